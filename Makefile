@@ -1,0 +1,48 @@
+# Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
+# Variables: PYTHON (interpreter for the environment), DATA (folder for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test demo lint bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the library
+
+test: setup ## Run the tests
+	$(BIN)/python -m pytest
+
+demo: setup ## Train a small HQF-Net and write pictures to demo/ (DATA=folder with images/ and masks/)
+	$(BIN)/python -m hqfnet.demo $(if $(DATA),--data "$(DATA)") --out demo
+
+lint: setup ## Check style, types and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+bench: setup ## Run the benchmarks
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only
+
+clean: ## Remove everything that was built, .venv included
+	rm -rf $(VENV) build demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hqfkernels needs Python >= 3.11, but $(PYTHON) is " + sys.version.split()[0] + " (choose another: make PYTHON=python3.12)")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# Everything that pyproject.toml asks for, to build and to run; torch must be there before the library is compiled.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *e["net"], *e["draw"], *e["dev"], sep="\n")' > $@.txt
+	$(BIN)/python -m pip install -r $@.txt
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed setup.py CMakeLists.txt $(CXX_FILES)
+	$(BIN)/python -m pip install --verbose --no-build-isolation --no-deps --editable .
+	touch $@

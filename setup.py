@@ -1,0 +1,94 @@
+"""Builds the compiled libraries with CMake; everything else about the project stands in pyproject.toml.
+
+Environment: HQF_CUDA=auto|0|1 (CUDA library where possible, never, or fail without it), MAX_JOBS (parallel
+compilations), CXX (the C++ compiler).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+def missing_tool() -> str | None:
+    """Names what the machine lacks to compile a Python extension, None if nothing."""
+    compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        return f"no C++ compiler was found (looked for {', '.join(compilers)})"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        return f"Python's headers are not installed ({header})"
+    return None
+
+
+class CMakeBuild(build_ext):
+    """Runs CMake, from the build environment, in place of setuptools' own compilation."""
+
+    def build_extension(self, ext: Extension) -> None:
+        missing = missing_tool()
+        if missing:
+            print(
+                f"WARNING: hqfkernels is installed without its compiled library, because {missing}; "
+                "it works, but much slower.",
+                file=sys.stderr,
+            )
+            return
+        try:
+            import pybind11
+            import torch
+        except ImportError as error:
+            sys.exit(
+                f"hqfkernels is compiled against the torch of its environment, but {error.name} cannot be imported. "
+                "Install what the build needs, then build without isolation: "
+                "pip install torch setuptools cmake ninja pybind11 && pip install --no-build-isolation ."
+            )
+        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
+        # pip does not put the environment's own programs (cmake, ninja) on the path.
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+        cmake = shutil.which("cmake", path=path)
+        if cmake is None:
+            sys.exit("hqfkernels is compiled with cmake, which was not found: pip install cmake ninja")
+        settings = {
+            "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
+            "HQF_CUDA": os.environ.get("HQF_CUDA", "auto"),
+            "HQF_OUTPUT_DIR": Path(self.get_ext_fullpath(ext.name)).resolve().parent,
+            "HQF_TORCH_CUDA": torch.version.cuda or "",
+            "HQF_TORCH_DIR": Path(torch.__file__).parent,
+            "HQF_VERSION": self.distribution.get_version(),
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+        }
+        configure = [
+            cmake,
+            "-S",
+            ROOT,
+            "-B",
+            build,
+            "-G",
+            "Ninja",
+            *(f"-D{key}={value}" for key, value in settings.items()),
+        ]
+        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+        for command in (configure, [cmake, "--build", str(build), "--parallel", jobs]):
+            subprocess.run(command, check=True, env={**os.environ, "PATH": path})
+
+
+def files(pattern: str) -> list[str]:
+    """The files of csrc/ that match, as setuptools wants them: relative and sorted."""
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"csrc/**/{pattern}"))
+
+
+# Without a compiler the library is missing, which is no error (optional): the reference implementation takes over.
+setup(
+    cmdclass={"build_ext": CMakeBuild},
+    ext_modules=[
+        Extension("hqfkernels._C", files("*.c*"), depends=["CMakeLists.txt", *files("*.h*")], optional=True),
+    ],
+)
