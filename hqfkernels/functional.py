@@ -1,0 +1,165 @@
+"""Circuits as functions of tensors: `expval`, `probs`, `statevector`, and `explain`.
+
+Every function checks its arguments before any kernel starts. All work under ``torch.compile(fullgraph=True)``,
+autocast and ``torch.func.vmap``; `expval` and `probs` are differentiable in inputs and weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hqfkernels import program as _program
+from hqfkernels.circuit import Angle, Circuit, Gate
+from hqfkernels.planner import Plan, plan
+from hqfkernels.reference import circuit as _reference
+
+INPUT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+SHARED_SAMPLES = 8
+"""With fewer samples than this to a set of weights, the weights are handled as inputs: lanes are per sample."""
+
+
+def expval(
+    circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
+) -> Tensor:
+    """Expectation values of the circuit's observables, for a batch of inputs.
+
+    Args:
+        circuit: the circuit; what it measures are its ``observables`` (Z on every qubit by default).
+        inputs: (..., n_inputs), float64, float32, float16 or bfloat16, any strides; angles in radians.
+        weights: (*g, n_weights), float64 or float32, g broadcastable against ``inputs.shape[:-1]`` (aligned on the
+            right): one set for all samples, or one per group. May be left out if the circuit has none.
+        engine: "auto" or "gate".
+        backend: "auto", "cpu" (compiled kernels) or "reference" (plain torch, any device, differentiable twice).
+
+    Returns:
+        (..., n_observables): float64 for float64 inputs, else float32. NaN or Inf in a sample stays in that sample.
+
+    Raises:
+        TypeError, ValueError: for arguments that do not fit, naming the argument, what came and what was expected.
+        RuntimeError: if the engine or backend asked for by name cannot take the call.
+    """
+    return _run(circuit, inputs, weights, engine, backend, "expval")
+
+
+def probs(
+    circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
+) -> Tensor:
+    """Probabilities of all basis states, (..., 2**n_qubits), qubit 0 the high bit; arguments as in `expval`."""
+    return _run(circuit, inputs, weights, engine, backend, "probs")
+
+
+def statevector(
+    circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
+) -> Tensor:
+    """Final states, complex (..., 2**n_qubits), global phase included; arguments as in `expval`. No gradients."""
+    with torch.no_grad():
+        result = _run(circuit, inputs, weights, engine, backend, "state")
+    return result if result.is_complex() else torch.view_as_complex(result.unflatten(-1, (-1, 2)))
+
+
+def explain(
+    circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
+) -> Plan:
+    """The `Plan` that `expval` would follow for these arguments; print it to read it."""
+    _check(circuit, inputs, weights)
+    return plan(circuit.n_qubits, inputs.device.type, engine, backend)
+
+
+def _run(
+    circuit: Circuit,
+    inputs: Tensor,
+    weights: Tensor | None,
+    engine: str,
+    backend: str,
+    measurement: _program.Measurement,
+) -> Tensor:
+    weights = _check(circuit, inputs, weights)
+    plan(circuit.n_qubits, inputs.device.type, engine, backend)
+    if backend == "reference":
+        compute = {"expval": _reference.expval, "probs": _reference.probs, "state": _reference.statevector}
+        return compute[measurement](circuit, inputs, weights)
+    return gate_forward(circuit, inputs, weights, 1, (), measurement)
+
+
+def gate_forward(
+    circuit: Circuit,
+    inputs: Tensor,
+    weights: Tensor,
+    feature_dims: int,
+    output_order: Sequence[int],
+    measurement: _program.Measurement = "expval",
+) -> Tensor:
+    """The gate engine on checked arguments; the last ``feature_dims`` dimensions of ``inputs`` are a sample's inputs.
+
+    See `hqfkernels.ops` for ``output_order``.
+    """
+    batch = inputs.shape[: inputs.dim() - feature_dims]
+    sets = weights.shape[:-1].numel()
+    as_inputs = sets > 1 and batch.numel() < SHARED_SAMPLES * sets and not output_order
+    if as_inputs:
+        own = weights.to(inputs.dtype).expand(*batch, weights.shape[-1])
+        inputs, weights, feature_dims = torch.cat([inputs.flatten(len(batch)), own], -1), weights.new_empty(0), 1
+    text = _lowered(circuit.text, measurement, as_inputs)
+    return torch.ops.hqfkernels.gate_forward(inputs, weights, text, feature_dims, list(output_order))
+
+
+@torch._dynamo.assume_constant_result  # text in, text out: nothing for torch.compile to trace
+def _lowered(text: str, measurement: _program.Measurement, weights_as_inputs: bool) -> str:
+    if weights_as_inputs:
+        text = _weights_as_inputs(Circuit.from_text(text)).text
+    return _program.lower(text, measurement)
+
+
+def _weights_as_inputs(circuit: Circuit) -> Circuit:
+    """The same circuit with weight k read from input ``n_inputs + k``."""
+    result = Circuit(circuit.n_qubits).measure(*circuit.observables)
+    for gate in circuit.gates:
+        angles = tuple(
+            Angle(a.constant, (*a.inputs, *((circuit.n_inputs + k, c) for k, c in a.weights))) for a in gate.angles
+        )
+        result._append(Gate(gate.name, gate.qubits, angles, gate.matrix))
+    result.n_inputs = circuit.n_inputs + circuit.n_weights
+    return result
+
+
+def _check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
+    """Checks the arguments of a call; returns the weights, empty ones if the circuit has none."""
+    if not isinstance(circuit, Circuit):
+        raise TypeError(f"circuit: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
+    if not len(circuit):
+        raise ValueError("circuit: it has no gates, so there is nothing to compute")
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: expected a torch.Tensor, got {type(inputs).__name__}")
+    if inputs.dtype not in INPUT_DTYPES:
+        raise TypeError(f"inputs: expected float64, float32, float16 or bfloat16, got {inputs.dtype}")
+    if inputs.dim() == 0 or inputs.shape[-1] != circuit.n_inputs:
+        raise ValueError(f"inputs: expected shape (..., {circuit.n_inputs}), got {tuple(inputs.shape)}")
+    return check_weights(circuit, inputs, weights, inputs.shape[:-1])
+
+
+def check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None, batch: Sequence[int]) -> Tensor:
+    """Checks ``weights`` against the circuit, the inputs' device and the batch shape; returns them."""
+    if weights is None:
+        if circuit.n_weights:
+            raise ValueError(f"weights: the circuit has {circuit.n_weights}, none were given")
+        return inputs.new_empty(0, dtype=torch.float64 if inputs.dtype == torch.float64 else torch.float32)
+    if not isinstance(weights, Tensor):
+        raise TypeError(f"weights: expected a torch.Tensor, got {type(weights).__name__}")
+    if weights.dtype not in INPUT_DTYPES:
+        raise TypeError(f"weights: expected float64, float32, float16 or bfloat16, got {weights.dtype}")
+    if weights.dim() == 0 or weights.shape[-1] != circuit.n_weights:
+        raise ValueError(f"weights: expected shape (*groups, {circuit.n_weights}), got {tuple(weights.shape)}")
+    if weights.device != inputs.device:
+        raise ValueError(f"weights: expected on {inputs.device} like the inputs, got {weights.device}")
+    groups = tuple(weights.shape[:-1])
+    if len(groups) > len(batch) or any(
+        g not in (1, b) for g, b in zip(reversed(groups), reversed(tuple(batch)), strict=False)
+    ):
+        raise ValueError(
+            f"weights: group shape {groups} must broadcast to the inputs' batch shape {tuple(batch)}, "
+            "aligned on the right"
+        )
+    return weights
