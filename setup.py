@@ -31,7 +31,7 @@ def missing_tool() -> str | None:
 class CMakeBuild(build_ext):
     """Runs CMake, from the build environment, in place of setuptools' own compilation."""
 
-    def build_extension(self, ext: Extension) -> None:
+    def build_extensions(self) -> None:
         missing = missing_tool()
         if missing:
             print(
@@ -47,7 +47,7 @@ class CMakeBuild(build_ext):
             sys.exit(
                 f"hqfkernels is compiled against the torch of its environment, but {error.name} cannot be imported. "
                 "Install what the build needs, then build without isolation: "
-                "pip install torch setuptools cmake ninja pybind11 && pip install --no-build-isolation ."
+                "pip install torch 'setuptools>=77' cmake ninja pybind11 && pip install --no-build-isolation ."
             )
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         # pip does not put the environment's own programs (cmake, ninja) on the path.
@@ -58,37 +58,37 @@ class CMakeBuild(build_ext):
         settings = {
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
             "HQF_CUDA": os.environ.get("HQF_CUDA", "auto"),
-            "HQF_OUTPUT_DIR": Path(self.get_ext_fullpath(ext.name)).resolve().parent,
+            "HQF_OUTPUT_DIR": Path(self.get_ext_fullpath("hqfkernels._C")).resolve().parent,
             "HQF_TORCH_CUDA": torch.version.cuda or "",
             "HQF_TORCH_DIR": Path(torch.__file__).parent,
             "HQF_VERSION": self.distribution.get_version(),
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
         }
-        configure = [
-            cmake,
-            "-S",
-            ROOT,
-            "-B",
-            build,
-            "-G",
-            "Ninja",
-            *(f"-D{key}={value}" for key, value in settings.items()),
-        ]
+        configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+        configure += [f"-D{key}={value}" for key, value in settings.items()]
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         for command in (configure, [cmake, "--build", str(build), "--parallel", jobs]):
-            subprocess.run(command, check=True, env={**os.environ, "PATH": path})
+            if subprocess.run(command, env={**os.environ, "PATH": path}).returncode != 0:
+                sys.exit("The compiled library of hqfkernels could not be built: see the messages above.")
 
 
-def files(pattern: str) -> list[str]:
+def files(*patterns: str) -> list[str]:
     """The files of csrc/ that match, as setuptools wants them: relative and sorted."""
-    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"csrc/**/{pattern}"))
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(f"csrc/{pattern}"))
 
 
-# Without a compiler the library is missing, which is no error (optional): the reference implementation takes over.
+# optional: without a compiler or CUDA toolkit the library is missing, which is no error, because the reference
+# implementation takes over. The file lists serve the source distribution; CMake finds its own.
 setup(
     cmdclass={"build_ext": CMakeBuild},
     ext_modules=[
-        Extension("hqfkernels._C", files("*.c*"), depends=["CMakeLists.txt", *files("*.h*")], optional=True),
+        Extension(
+            "hqfkernels._C",
+            files("**/*.cpp"),
+            depends=["CMakeLists.txt", *files("**/*.hpp", "**/*.cuh")],
+            optional=True,
+        ),
+        Extension("hqfkernels._cuda", files("cuda/*.cu"), optional=True),
     ],
 )
