@@ -1,0 +1,164 @@
+"""The Lightning modules that serve the data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning
+from torch.utils.data import DataLoader, Dataset
+
+from hqfnet.data.classes import IGNORE_INDEX, ClassList, load_classes
+from hqfnet.data.folder import FolderDataset, Sample
+from hqfnet.data.generated import SCENE_CLASSES, GeneratedScenes
+
+
+class _Paths(Dataset[str]):
+    """The files of a folder, for prediction."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ValueError(f"predict_images: there is no folder {folder}")
+        self.paths = [str(path) for path in sorted(folder.iterdir()) if path.is_file()]
+        if not self.paths:
+            raise ValueError(f"predict_images: {folder} holds no image")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> str:
+        return self.paths[i]
+
+
+class SceneData(lightning.LightningDataModule):
+    """What folders and generated scenes have in common: classes, loaders, and the images to predict.
+
+    Args:
+        classes: names, colours and ignored ids.
+        batch_size: samples per batch.
+        workers: loader processes.
+        predict_images: folder of images for ``predict``.
+    """
+
+    def __init__(
+        self, classes: ClassList, batch_size: int = 8, workers: int = 2, predict_images: str | None = None
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.num_classes = len(classes)
+        self.class_names = list(classes.names)
+        self.class_colours = list(classes.colours)
+        self.batch_size = batch_size
+        self.workers = workers
+        self.predict_images = predict_images
+
+    def dataset(self, stage: str) -> Dataset[Sample]:
+        """The data set of "train", "val" or "test"."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[str]:
+        """One path per batch; the task reads and tiles the image itself."""
+        if self.predict_images is None:
+            raise ValueError("predict_images: expected a folder of images to predict, got None")
+        return DataLoader(_Paths(Path(self.predict_images)), batch_size=None)
+
+    def _loader(self, stage: str, shuffle: bool = False) -> DataLoader[Sample]:
+        return DataLoader(
+            self.dataset(stage),
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        )
+
+
+class FolderData(SceneData):
+    """A folder of images and masks; see `FolderDataset`.
+
+    Args:
+        root: the folder.
+        classes: a class file or the name of a shipped one (see `load_classes`), or the number of classes.
+        ignore_ids: ids in the masks that do not count, where ``classes`` is a number.
+        train_split, val_split, test_split: names of the split files.
+        crop: side of a crop in pixels.
+        channels: bands to read.
+        keep_in_memory: decode each file once and keep it.
+        batch_size, workers, predict_images: see `SceneData`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        classes: int | str,
+        ignore_ids: Sequence[int] = (IGNORE_INDEX,),
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str = "test",
+        crop: int = 256,
+        channels: int = 3,
+        keep_in_memory: bool = False,
+        batch_size: int = 8,
+        workers: int = 2,
+        predict_images: str | None = None,
+    ) -> None:
+        known = ClassList.numbered(classes, ignore_ids) if isinstance(classes, int) else load_classes(classes)
+        super().__init__(known, batch_size, workers, predict_images)
+        self.root = root
+        self.splits = {"train": train_split, "val": val_split, "test": test_split}
+        self.crop = crop
+        self.channels = channels
+        self.keep_in_memory = keep_in_memory
+
+    def dataset(self, stage: str) -> FolderDataset:
+        return FolderDataset(
+            self.root,
+            self.splits[stage],
+            self.num_classes,
+            self.classes.ignore_ids,
+            self.crop,
+            self.channels,
+            augment=stage == "train",
+            keep_in_memory=self.keep_in_memory,
+        )
+
+
+class GeneratedData(SceneData):
+    """Generated scenes; see `GeneratedScenes`. Training, validation and test scenes are different series.
+
+    Args:
+        train_scenes, val_scenes, test_scenes: number of scenes.
+        size: side of a scene in pixels.
+        seed: of the three series.
+        batch_size, workers, predict_images: see `SceneData`.
+    """
+
+    def __init__(
+        self,
+        train_scenes: int = 512,
+        val_scenes: int = 64,
+        test_scenes: int = 64,
+        size: int = 256,
+        seed: int = 0,
+        batch_size: int = 8,
+        workers: int = 2,
+        predict_images: str | None = None,
+    ) -> None:
+        super().__init__(SCENE_CLASSES, batch_size, workers, predict_images)
+        self.counts = {"train": train_scenes, "val": val_scenes, "test": test_scenes}
+        self.size = size
+        self.seed = seed
+
+    def dataset(self, stage: str) -> GeneratedScenes:
+        series = 3 * self.seed + list(self.counts).index(stage)
+        return GeneratedScenes(self.counts[stage], self.size, series, augment=stage == "train")

@@ -1,0 +1,92 @@
+"""QMoE: a mixture of quantum experts at the bottleneck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hqfnet.layers import AngleEncoder, ResidualGate
+from hqfnet.twin import CircuitKind, patch_mixer
+
+Expert = Literal["local", "global", "directional"]
+DIRECTIONS: tuple[CircuitKind, ...] = ("horizontal", "vertical", "diagonal", "antidiagonal")
+
+
+class DirectionalExpert(nn.Module):
+    """One direction per quarter of the channels, so that it costs no more circuits than any other expert."""
+
+    def __init__(self, channels: int, patch: int, depth: int, quantum: bool) -> None:
+        super().__init__()
+        if channels % len(DIRECTIONS):
+            raise ValueError(f"channels: {channels} is not divisible by the {len(DIRECTIONS)} directions")
+        quarter = channels // len(DIRECTIONS)
+        self.circuits = nn.ModuleList(patch_mixer(kind, quarter, patch, depth, quantum) for kind in DIRECTIONS)
+
+    def forward(self, angles: Tensor) -> Tensor:
+        quarters = angles.chunk(len(DIRECTIONS), dim=1)
+        return torch.cat([circuit(part) for circuit, part in zip(self.circuits, quarters, strict=True)], dim=1)
+
+
+class QMoE(nn.Module):
+    """Experts on the same angles, mixed by a softmax router per patch.
+
+    Args:
+        channels: channels of the bottleneck.
+        angles: channels that enter the circuits; a multiple of 4 for the directional expert.
+        experts: any of "local", "global", "directional".
+        patch: side of a patch; each circuit has patch * patch qubits.
+        depth: layers of each circuit.
+        quantum: False puts classical twins in the circuits' places.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        angles: int = 8,
+        experts: Sequence[Expert] = get_args(Expert),
+        patch: int = 2,
+        depth: int = 2,
+        quantum: bool = True,
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.encode = AngleEncoder(channels, angles)
+        self.experts = nn.ModuleDict(
+            {
+                kind: DirectionalExpert(angles, patch, depth, quantum)
+                if kind == "directional"
+                else patch_mixer(kind, angles, patch, depth, quantum)
+                for kind in experts
+            }
+        )
+        self.router = nn.Conv2d(channels, len(experts), 1)
+        self.expand = nn.Conv2d(angles, channels, 1)
+        self.gate = ResidualGate(channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, channels, H, W) -> the refined map of the same shape, and the load-balance loss (a scalar)."""
+        angles = self.encode(x)
+        pooled = F.avg_pool2d(x, self.patch, ceil_mode=True, count_include_pad=False)
+        shares = self.router(pooled).softmax(dim=1)  # (B, experts, patch rows, patch columns)
+        per_pixel = F.interpolate(shares, scale_factor=self.patch)[..., : x.shape[-2], : x.shape[-1]]
+        outputs = torch.stack([expert(angles) for expert in self.experts.values()], dim=1)
+        mixed = (per_pixel.unsqueeze(2) * outputs).sum(dim=1)
+        return self.gate(x, self.expand(mixed)), load_balance_loss(shares)
+
+
+def load_balance_loss(shares: Tensor) -> Tensor:
+    """Load-balance loss of the Switch Transformer (arXiv 2101.03961, eq. 4): E * sum_e f_e P_e.
+
+    f_e is the fraction of patches whose largest share is expert e, P_e the mean share of e. It is 1 when both are
+    uniform and E when one expert takes everything. The gradient flows through P alone.
+
+    Args:
+        shares: (B, E, rows, columns), summing to 1 over E.
+    """
+    experts = shares.shape[1]
+    first = F.one_hot(shares.argmax(dim=1), experts).flatten(0, 2).to(shares.dtype).mean(dim=0)
+    return experts * (first * shares.mean(dim=(0, 2, 3))).sum()

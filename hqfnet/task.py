@@ -1,0 +1,161 @@
+"""The Lightning module: losses, metrics, optimiser, prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+from hqfnet.data.classes import IGNORE_INDEX, ClassList
+from hqfnet.data.folder import Sample
+from hqfnet.model import create_model
+from hqfnet.predict import predict_file, write_prediction
+
+
+def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels that count; 0, not NaN, when none does.
+
+    Args:
+        logits: (B, num_classes, H, W).
+        mask: (B, H, W) class ids, `IGNORE_INDEX` where nothing counts.
+    """
+    total = F.cross_entropy(logits.float(), mask, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (mask != IGNORE_INDEX).sum().clamp(min=1)
+
+
+def segmentation_metrics(num_classes: int) -> MetricCollection:
+    """``miou`` (macro over the classes that occur), ``accuracy`` (overall) and ``iou`` (num_classes)."""
+    shared: dict[str, Any] = {"num_classes": num_classes, "ignore_index": IGNORE_INDEX}
+    return MetricCollection(
+        {
+            "miou": MulticlassJaccardIndex(average="macro", **shared),
+            "accuracy": MulticlassAccuracy(average="micro", **shared),
+            "iou": MulticlassJaccardIndex(average="none", **shared),
+        }
+    )
+
+
+class SegmentationTask(lightning.LightningModule):
+    """Trains a network of `hqfnet.create_model`.
+
+    The loss is cross-entropy plus ``aux_weight`` times the network's auxiliary losses; the optimiser AdamW on what is
+    not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for "val" and "test" ``loss``,
+    ``miou``, ``accuracy`` and ``iou/<class name>``.
+
+    Args:
+        model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum: see `hqfnet.create_model`.
+        class_names, class_colours: one per class, for logs and pictures; numbered classes by default.
+        lr: highest learning rate.
+        weight_decay: of AdamW.
+        aux_weight: weight of the auxiliary losses.
+        window, overlap: of the prediction (see `hqfnet.predict.predict_file`).
+        predict_out: folder that ``predict`` writes to.
+    """
+
+    def __init__(
+        self,
+        model: str = "hqfnet_small",
+        num_classes: int = 5,
+        in_channels: int = 3,
+        pretrained: bool | str = True,
+        dmcaf: bool = True,
+        qskip: bool = True,
+        qmoe: bool = True,
+        quantum: bool = True,
+        class_names: list[str] | None = None,
+        class_colours: list[str] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        aux_weight: float = 1e-2,
+        window: int = 512,
+        overlap: float = 0.25,
+        predict_out: str = "predictions",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        numbered = ClassList.numbered(num_classes)
+        self.classes = ClassList(
+            tuple(class_names or numbered.names), tuple(class_colours or numbered.colours), numbered.ignore_ids
+        )
+        if len(self.classes) != num_classes:
+            raise ValueError(f"class_names: got {len(self.classes)} names for num_classes={num_classes}")
+        self.model = create_model(model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum)
+        self.in_channels = in_channels
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.aux_weight = aux_weight
+        self.window = window
+        self.overlap = overlap
+        self.predict_out = Path(predict_out)
+        self.val_metrics = segmentation_metrics(num_classes)
+        self.test_metrics = segmentation_metrics(num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, in_channels, H, W) in [0, 1] -> logits (B, num_classes, H, W)."""
+        logits: Tensor = self.model(images)
+        return logits
+
+    def loss(self, batch: Sample) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and the logits."""
+        logits = self(batch["image"])
+        loss = cross_entropy(logits, batch["mask"])
+        for auxiliary in self.model.aux_losses.values():
+            loss = loss + self.aux_weight * auxiliary
+        return loss, logits
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        loss, _ = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Sample, batch_idx: int) -> None:
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test", self.test_metrics)
+
+    def predict_step(self, batch: str, batch_idx: int) -> str:
+        """Predicts the image at a path, writes it, and returns the path of its class ids."""
+        path = Path(batch)
+        ids = predict_file(self.model, path, self.in_channels, self.window, self.overlap)
+        return str(write_prediction(ids, path, self.predict_out, self.classes))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = make_optimizer(self, self.lr, self.weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _evaluate(self, batch: Sample, stage: str, metrics: MetricCollection) -> None:
+        loss, logits = self.loss(batch)
+        metrics.update(logits, batch["mask"])
+        self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
+
+    def _report(self, stage: str, metrics: MetricCollection) -> None:
+        values: dict[str, Any] = metrics.compute()
+        metrics.reset()
+        per_class: Sequence[Tensor] = values.pop("iou")
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
+        self.log_dict({f"{stage}/iou/{name}": value for name, value in zip(self.classes.names, per_class, strict=True)})
+
+
+def make_optimizer(module: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW on what asks for a gradient; biases, gates and normalisations (up to one long side) without decay."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.squeeze().ndim > 1]
+    rest = [p for p in trained if p.squeeze().ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr)
