@@ -43,6 +43,6 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install -r $@.txt
 	touch $@
 
-$(VENV)/.built: $(VENV)/.installed setup.py CMakeLists.txt $(CXX_FILES)
+$(VENV)/.built: $(VENV)/.installed setup.py CMakeLists.txt hqfkernels/__init__.py $(CXX_FILES)
 	$(BIN)/python -m pip install --verbose --no-build-isolation --no-deps --editable .
 	touch $@

@@ -10,6 +10,8 @@ where it turns the observables into other Pauli strings. So CNOT, SWAP, CZ, H, S
 - `merge_rotations`: rotations about the same string with only commuting ones between them add their angles.
 - `drop_dead`: what no observable can see (light cones, trailing phases) and what |0...0> cannot feel disappears.
 - `make_real`: conjugates by S gates so that as many amplitudes as possible, from the start on, stay real.
+- `relabel`: renames basis states linearly so that the states reached first have the smallest indices: after k
+  rotations about independent strings the state lives in the first ``2**k`` amplitudes, and no engine touches more.
 - `group_layers`: reorders commuting rotations so that shared phases stand together; an engine runs each such run of
   diagonal rotations as one multiplication by a phase table, and the others in blocks.
 
@@ -488,7 +490,59 @@ def group_layers(program: Program) -> Program:
     return replace(program, rotations=tuple(r for _, layer in layers for r in layer))
 
 
-PASSES: tuple[Callable[[Program], Program], ...] = (merge_rotations, drop_dead, make_real, group_layers)
+def relabel(program: Program) -> Program:
+    """Renames basis states by an invertible linear map of their bits so that x-masks met first become low bits.
+
+    With b_0, b_1, ... the first linearly independent x-masks in order, the new x holds the coefficients of x in that
+    basis and bit j of the new z is the parity of ``b_j & z``: X^x Z^z keeps all products, so only the sign hidden in
+    the Hermitian form can change.
+    """
+    if program.amplitudes is not None:
+        return program
+    basis: list[int] = []
+    reduced: dict[int, tuple[int, int]] = {}  # leading bit -> (mask, its coefficients in the basis)
+
+    def coefficients(mask: int) -> tuple[int, int]:
+        known = 0
+        while mask and mask.bit_length() in reduced:
+            pivot, pivot_coefficients = reduced[mask.bit_length()]
+            mask, known = mask ^ pivot, known ^ pivot_coefficients
+        return mask, known
+
+    for mask in (*(r.x for r in program.rotations), *(1 << k for k in range(program.n_qubits))):
+        rest, known = coefficients(mask)
+        if rest:
+            reduced[rest.bit_length()] = (rest, known | 1 << len(basis))
+            basis.append(mask)
+
+    def rename(x: int, z: int) -> tuple[int, int, int]:
+        new_x = coefficients(x)[1]
+        new_z = sum(1 << j for j, b in enumerate(basis) if (b & z).bit_count() % 2)
+        return new_x, new_z, 1 - ((x & z).bit_count() - (new_x & new_z).bit_count()) % 4
+
+    rotations = []
+    for r in program.rotations:
+        x, z, sign = rename(r.x, r.z)
+        rotations.append(Rotation(x, z, r.angle * sign))
+    observables = []
+    for x, z, sign in program.observables:
+        new_x, new_z, flip = rename(x, z)
+        observables.append((new_x, new_z, sign * flip))
+    return replace(
+        program,
+        rotations=tuple(rotations),
+        observables=tuple(observables),
+        frame=tuple(coefficients(mask)[1] for mask in program.frame),
+    )
+
+
+PASSES: tuple[Callable[[Program], Program], ...] = (
+    merge_rotations,
+    drop_dead,
+    make_real,
+    group_layers,
+    relabel,
+)
 """What `lower` applies after `to_rotations`, in this order."""
 
 

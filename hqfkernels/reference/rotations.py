@@ -41,6 +41,16 @@ def _angle(angle: Any, inputs: Tensor, weights: Tensor) -> Tensor:
     return value
 
 
+def _inner_real(a: Tensor, b: Tensor) -> Tensor:
+    """Re <a|b>. Written out because lazy conjugation is silently lost when a compiled graph calls an operator."""
+    return (a.real * b.real + a.imag * b.imag).sum(-1)
+
+
+def _inner_imag(a: Tensor, b: Tensor) -> Tensor:
+    """Im <a|b>; see `_inner_real`."""
+    return (a.real * b.imag - a.imag * b.real).sum(-1)
+
+
 def _rotate(state: Tensor, n_qubits: int, rotation: Any, angle: Tensor) -> Tensor:
     half = 0.5 * angle[..., None]
     return half.cos() * state - 1j * half.sin() * _apply_pauli(state, n_qubits, rotation.x, rotation.z)
@@ -85,7 +95,7 @@ def forward(program: Any, inputs: Tensor, weights: Tensor) -> Tensor:
     state = _final_state(program, inputs, weights)
     if program.measurement == "expval":
         values = [
-            sign * (state.conj() * _apply_pauli(state, program.n_qubits, x, z)).sum(-1).real
+            sign * _inner_real(state, _apply_pauli(state, program.n_qubits, x, z))
             for x, z, sign in program.observables
         ]
         return torch.stack(values, -1)
@@ -114,7 +124,7 @@ def backward(program: Any, grad: Tensor, inputs: Tensor, weights: Tensor) -> tup
     grad_inputs = inputs.new_zeros(*batch, inputs.shape[-1])
     grad_weights = weights.new_zeros(*batch, weights.shape[-1])
     for rotation in reversed(program.rotations):
-        slope = (lam.conj() * _apply_pauli(psi, n, rotation.x, rotation.z)).sum(-1).imag
+        slope = _inner_imag(lam, _apply_pauli(psi, n, rotation.x, rotation.z))
         for k, c in rotation.angle.inputs:
             grad_inputs[..., k] += c * slope
         for k, c in rotation.angle.weights:
