@@ -36,7 +36,7 @@ def load_native() -> tuple[ModuleType | None, str]:
             reason = f"compiled library, CPU kernels for {native.cpu_capability()}"
         except ImportError as error:
             reason = (
-                f"its compiled library cannot be loaded ({error}; torch {torch.__version__}, needs 2.10 or later). "
+                f"the compiled library cannot be loaded ({error}; torch {torch.__version__}, needs 2.10 or later). "
                 "With a C++20 compiler, build it by: pip install --no-build-isolation ."
             )
     if native is None:
