@@ -1,0 +1,94 @@
+// The operators of hqfkernels on CPU tensors, registered through torch's stable ABI. Schemas and their meaning are
+// declared in hqfkernels/ops; here tensors become views, and results are allocated.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "hqf/engine.hpp"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Dims = std::vector<int64_t>;
+
+hqf::DType dtype(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half:
+      return hqf::DType::f16;
+    case ScalarType::BFloat16:
+      return hqf::DType::bf16;
+    case ScalarType::Float:
+      return hqf::DType::f32;
+    case ScalarType::Double:
+      return hqf::DType::f64;
+    default:
+      STD_TORCH_CHECK(false, "expected float64, float32, float16 or bfloat16, got ",
+                      torch::headeronly::toString(tensor.scalar_type()));
+  }
+}
+
+// The views borrow the tensor's sizes and strides.
+hqf::View view(const Tensor& tensor, void* data) {
+  return {data, dtype(tensor), static_cast<int>(tensor.dim()), tensor.sizes().data(), tensor.strides().data()};
+}
+
+hqf::View read(const Tensor& tensor) { return view(tensor, const_cast<void*>(tensor.const_data_ptr())); }
+
+hqf::View write(const Tensor& tensor) { return view(tensor, tensor.mutable_data_ptr()); }
+
+Dims sizes(const Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
+
+// An uninitialised tensor whose dimensions lie in memory in `order`, outermost first; contiguous if `order` is empty.
+Tensor empty(const Tensor& like, const Dims& shape, const Dims& order, ScalarType type) {
+  if (order.empty()) return torch::stable::new_empty(like, shape, type);
+  using torch::stable::detail::from;
+  std::array<StableIValue, 6> stack{from(shape),        from(order),        from(std::optional(type)),
+                                    from(std::nullopt), from(std::nullopt), from(std::nullopt)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_permuted", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+void parallel_for(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+  torch::stable::parallel_for(0, count, 1, body);
+}
+
+Tensor gate_forward(const Tensor& inputs, const Tensor& weights, const std::string& program, int64_t feature_dims,
+                    const Dims& output_order) {
+  Dims shape = sizes(inputs);
+  if (output_order.size() != shape.size()) {
+    shape.resize(shape.size() - feature_dims);
+    shape.push_back(hqf::n_outputs(program));
+  }
+  ScalarType type = inputs.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  Tensor output = empty(inputs, shape, output_order, type);
+  hqf::forward(program, read(inputs), static_cast<int>(feature_dims), read(weights), write(output), parallel_for);
+  return output;
+}
+
+std::tuple<Tensor, Tensor> gate_backward(const Tensor& grad, const Tensor& inputs, const Tensor& weights,
+                                         const std::string& program, int64_t feature_dims, const Dims& input_order) {
+  Tensor grad_inputs = empty(inputs, sizes(inputs), input_order, inputs.scalar_type());
+  Tensor grad_weights = empty(weights, sizes(weights), {}, weights.scalar_type());
+  hqf::backward(program, read(grad), read(inputs), static_cast<int>(feature_dims), read(weights), write(grad_inputs),
+                write(grad_weights), parallel_for);
+  return {grad_inputs, grad_weights};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(hqfkernels, CPU, m) {
+  m.impl("gate_forward", TORCH_BOX(&gate_forward));
+  m.impl("gate_backward", TORCH_BOX(&gate_backward));
+}
