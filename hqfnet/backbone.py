@@ -72,10 +72,7 @@ class FrozenBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, in_channels, H, W) -> four maps (B, channels, H / patch, W / patch)."""
         vit: Any = self.vit
-        maps: list[Tensor] = vit.forward_intermediates(
-            images, indices=self._indices, norm=True, intermediates_only=True
-        )
-        return maps
+        return vit.forward_intermediates(images, indices=self._indices, norm=True, intermediates_only=True)
 
 
 def repeat_rgb(rgb: Sequence[float], channels: int) -> tuple[float, ...]:
