@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -28,8 +27,9 @@ def shipped_config(value: str) -> str:
     return str(shipped) if shipped.is_file() and not Path(value).is_file() else value
 
 
-def main(arguments: Sequence[str] | None = None) -> HQFNetCLI:
+def main() -> HQFNetCLI:
     """Runs the command line; ``--config`` takes a path or the name of a shipped configuration."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    args = given[:1] + [shipped_config(b) if a == "--config" else b for a, b in pairwise(given)]
-    return HQFNetCLI(SegmentationTask, SceneData, subclass_mode_data=True, args=args)
+    sys.argv[1:] = sys.argv[1:2] + [
+        shipped_config(value) if option == "--config" else value for option, value in pairwise(sys.argv[1:])
+    ]
+    return HQFNetCLI(SegmentationTask, SceneData, subclass_mode_data=True, save_config_kwargs={"overwrite": True})

@@ -41,7 +41,8 @@ def deformable_sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor
         maps = value.reshape(batch * heads, -1, *value.shape[-2:])
         samples = F.grid_sample(maps, grid.to(maps.dtype), padding_mode="border", align_corners=False)
         samples = samples.view(batch, heads, -1, points, height, width)
-        summed = torch.einsum("bhdpyx,bhpyx->bhdyx", samples, weights[:, :, level].to(samples.dtype))
+        # A product and a sum: einsum would turn this into very many tiny matrix products.
+        summed = (samples * weights[:, :, level].to(samples.dtype).unsqueeze(2)).sum(dim=3)
         total = summed if total is None else total + summed
     if total is None:
         raise ValueError("values: expected at least one level, got none")

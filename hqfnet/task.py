@@ -80,7 +80,9 @@ class SegmentationTask(lightning.LightningModule):
         predict_out: str = "predictions",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["window", "overlap", "predict_out"])
+        # A checkpoint holds the backbone's weights: whoever loads it has nothing to download.
+        self.hparams["pretrained"] = False
         numbered = ClassList.numbered(num_classes)
         self.classes = ClassList(
             tuple(class_names or numbered.names), tuple(class_colours or numbered.colours), numbered.ignore_ids

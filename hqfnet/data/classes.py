@@ -66,8 +66,8 @@ def load_classes(source: str | Path) -> ClassList:
 
         {
           "classes": [
-            {"name": "building", "colour": "#3C1098"},
-            {"name": "land", "colour": "#8429F6"}
+            {"name": "building", "colour": "#C8453B"},
+            {"name": "land", "colour": "#E3C98F"}
           ],
           "ignore_ids": [5, 255]
         }

@@ -1,0 +1,163 @@
+"""The blocks of the network: fusion, skip connections, experts, classical twin."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import hqfkernels as hqf
+from hqfnet.fusion import DMCAF, deformable_sample
+from hqfnet.layers import AngleEncoder
+from hqfnet.qmoe import QMoE, load_balance_loss
+from hqfnet.qskip import QSkip
+from hqfnet.twin import CircuitKind, PatchTwin2d, patch_mixer
+
+
+def unmoved_after(steps: int, module: torch.nn.Module, run: Callable[[], Tensor]) -> list[str]:
+    """Names of the parameters that stochastic gradient descent has not moved."""
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    before = {name: p.clone() for name, p in module.named_parameters()}
+    for _ in range(steps):
+        result = run()
+        optimizer.zero_grad()
+        (result * torch.randn_like(result)).sum().backward()
+        optimizer.step()
+    return [name for name, p in module.named_parameters() if torch.equal(p, before[name])]
+
+
+def sample_by_loops(values: list[Tensor], offsets: Tensor, weights: Tensor) -> Tensor:
+    """`deformable_sample` one bilinear sample at a time."""
+    batch, heads, levels, points, _, height, width = offsets.shape
+    per_head = values[0].shape[1] // heads
+    rows = []
+    for b, h, i, j in itertools.product(range(batch), range(heads), range(height), range(width)):
+        total = torch.zeros(per_head, dtype=offsets.dtype)
+        for level, k in itertools.product(range(levels), range(points)):
+            value = values[level][b, h * per_head : (h + 1) * per_head]
+            rows_here, columns_here = value.shape[1:]
+            x = (j + 0.5) / width * columns_here + offsets[b, h, level, k, 0, i, j] - 0.5
+            y = (i + 0.5) / height * rows_here + offsets[b, h, level, k, 1, i, j] - 0.5
+            x, y = x.clamp(0, columns_here - 1), y.clamp(0, rows_here - 1)
+            left, top = int(x.detach()), int(y.detach())
+            right, bottom = min(left + 1, columns_here - 1), min(top + 1, rows_here - 1)
+            upper = value[:, top, left] * (1 - (x - left)) + value[:, top, right] * (x - left)
+            lower = value[:, bottom, left] * (1 - (x - left)) + value[:, bottom, right] * (x - left)
+            total = total + weights[b, h, level, k, i, j] * (upper * (1 - (y - top)) + lower * (y - top))
+        rows.append(total)
+    return torch.stack(rows).view(batch, heads, height, width, per_head).permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+
+def test_deformable_sampling_agrees_with_loops() -> None:
+    torch.manual_seed(0)
+    batch, heads, points, height, width = 2, 2, 3, 3, 4
+    values = [torch.randn(batch, 6, *size, dtype=torch.float64, requires_grad=True) for size in ((5, 4), (2, 3))]
+    offsets = (1.5 * torch.randn(batch, heads, 2, points, 2, height, width, dtype=torch.float64)).requires_grad_()
+    weights = torch.rand(batch, heads, 2, points, height, width, dtype=torch.float64, requires_grad=True)
+    fast = deformable_sample(values, offsets, weights)
+    slow = sample_by_loops(values, offsets, weights)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
+    direction = torch.randn_like(fast)
+    inputs = [*values, offsets, weights]
+    for one, other in zip(
+        torch.autograd.grad(fast, inputs, direction), torch.autograd.grad(slow, inputs, direction), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def test_fusion_starts_as_identity_and_learns() -> None:
+    torch.manual_seed(0)
+    fusion = DMCAF(8, 6, levels=2, heads=4, points=2)
+    x, maps = torch.randn(2, 8, 6, 10), [torch.randn(2, 6, 3, 5) for _ in range(2)]
+    assert torch.equal(fusion(x, maps), x)
+    # The gate moves first, then what it lets through, at last the query (offsets and weights start independent of it).
+    assert not unmoved_after(3, fusion, lambda: fusion(x, maps))
+    with pytest.raises(ValueError, match="channels: 6 is not divisible by heads=4"):
+        DMCAF(6, 6)
+
+
+def test_angles_stay_within_a_quarter_turn_and_use_it() -> None:
+    torch.manual_seed(0)
+    angles = AngleEncoder(16, 4)(100 * torch.randn(4, 16, 32, 32))
+    assert angles.abs().max() < math.pi / 2
+    assert angles.std() > 0.4
+
+
+@pytest.mark.parametrize("quantum", [True, False])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+def test_blocks_start_as_identity_and_learn(quantum: bool, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 12, *size)
+    for block in (QSkip(12, quantum=quantum), QMoE(12, quantum=quantum)):
+
+        def run(block: torch.nn.Module = block) -> Tensor:
+            result = block(x)
+            return result[0] if isinstance(result, tuple) else result
+
+        assert torch.equal(run(), x)
+        assert not unmoved_after(2, block, run)  # the first step moves the gate, the second the circuit behind it
+
+
+def test_experts_by_name() -> None:
+    moe = QMoE(12, angles=8)
+    assert list(moe.experts) == ["local", "global", "directional"]
+    circuits = [m for m in moe.modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
+    assert len(circuits) == 6
+    assert not [m for m in QMoE(12, quantum=False).modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
+    with pytest.raises(ValueError, match="channels: 6 is not divisible by the 4 directions"):
+        QMoE(12, angles=6)
+
+
+def test_router_mixes_per_patch() -> None:
+    """With a router that always chooses the second expert, only that expert counts."""
+    torch.manual_seed(0)
+    moe = QMoE(12, angles=4).eval()
+    with torch.no_grad():
+        moe.gate.gate.fill_(1.0)
+        moe.router.weight.zero_()
+        moe.router.bias = torch.nn.Parameter(torch.tensor([0.0, 100.0, 0.0]))
+    x = torch.randn(1, 12, 7, 6)
+    expected = x + moe.expand(moe.experts["global"](moe.encode(x)))
+    torch.testing.assert_close(moe(x)[0], expected)
+
+
+def test_load_balance_loss() -> None:
+    uniform = torch.full((2, 4, 3, 5), 0.25)
+    uniform[:, 0] += 1e-6  # a tie would go to one expert
+    collapsed = torch.zeros(2, 4, 3, 5)
+    collapsed[:, 2] = 1
+    assert load_balance_loss(collapsed).item() == pytest.approx(4)
+    assert load_balance_loss(uniform).item() == pytest.approx(1, abs=1e-5)
+    mixed = torch.zeros(1, 2, 1, 4)
+    mixed[0, 0] = torch.tensor([0.9, 0.8, 0.7, 0.2])
+    mixed[0, 1] = 1 - mixed[0, 0]
+    assert load_balance_loss(mixed).item() == pytest.approx(2 * (0.75 * 0.65 + 0.25 * 0.35))
+
+
+@pytest.mark.parametrize("kind", ["local", "global"])
+def test_twin_has_the_reach_of_the_circuit(kind: CircuitKind) -> None:
+    """An output of twin and circuit depends on the same inputs: the pixels of its patch in its channel."""
+    torch.manual_seed(0)
+    reaches = []
+    for quantum in (True, False):
+        mixer = patch_mixer(kind, 2, 2, 4, quantum)
+        x = torch.randn(1, 2, 6, 8, requires_grad=True)
+        y = mixer(x)
+        assert y.shape == x.shape
+        assert y.abs().max() <= 1
+        (gradient,) = torch.autograd.grad(y[0, 1, 2, 3], x)
+        reaches.append(gradient != 0)
+    assert torch.equal(reaches[0], reaches[1])
+    assert reaches[0].sum() == 4
+
+
+def test_twin_pads_and_crops() -> None:
+    torch.manual_seed(0)
+    twin = PatchTwin2d()
+    x = torch.randn(1, 3, 5, 7)
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1))
+    torch.testing.assert_close(twin(x), twin(padded)[..., :5, :7])

@@ -1,0 +1,198 @@
+"""Folders of images and masks: what is read, and how errors name the culprit."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+
+from hqfnet.data import IGNORE_INDEX, ClassList, FolderData, FolderDataset, load_classes
+from hqfnet.data.raster import mask_colours, read_image, to_unit
+
+
+def dataset(root: Path, split: str = "val", **arguments: object) -> FolderDataset:
+    return FolderDataset(root, split, **{"num_classes": 3, "ignore_ids": (9, 255), "crop": 40} | arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keep_in_memory", [False, True])
+def test_grid_crops_hold_every_pixel_once(folder: Path, keep_in_memory: bool) -> None:
+    image = np.array(Image.open(folder / "images" / "c.png"))
+    ids = np.array(Image.open(folder / "masks" / "c.png")).astype(np.int64)
+    tiles = dataset(folder, keep_in_memory=keep_in_memory)
+    assert len(tiles) == 2 * 3
+    rows = [torch.cat([tiles[3 * r + c]["mask"] for c in range(3)], dim=1) for r in range(2)]
+    mask = torch.cat(rows).numpy()
+    assert np.array_equal(mask[:50, :90], np.where(ids == 9, IGNORE_INDEX, ids))
+    assert (mask[50:] == IGNORE_INDEX).all()
+    assert (mask[:, 90:] == IGNORE_INDEX).all()
+    rows = [torch.cat([tiles[3 * r + c]["image"] for c in range(3)], dim=2) for r in range(2)]
+    pixels = torch.cat(rows, dim=1).numpy()
+    assert pixels.dtype == np.float32
+    np.testing.assert_allclose(pixels[:, :50, :90], image.transpose(2, 0, 1) / 255, atol=1e-6)
+    np.testing.assert_array_equal(pixels[:, 50:, :90], np.broadcast_to(pixels[:, 49:50, :90], (3, 30, 90)))
+
+
+def test_random_crops_keep_image_and_mask_together(folder: Path) -> None:
+    """The mask of a picture made from its ids must still match it after flips and turns."""
+    rng = np.random.default_rng(1)
+    for stem in "ab":
+        ids = rng.integers(0, 3, (70, 64), dtype=np.uint8)
+        Image.fromarray(np.repeat(ids[..., None] * 100, 3, axis=2)).save(folder / "images" / f"{stem}.png")
+        Image.fromarray(ids).save(folder / "masks" / f"{stem}.png")
+    torch.manual_seed(0)
+    crops = dataset(folder, "train", augment=True, crop=32)
+    first = [crops[0] for _ in range(8)]
+    for sample in first:
+        assert type(sample["image"]) is torch.Tensor
+        assert torch.equal((sample["image"][0] * 255 / 100).round().long(), sample["mask"])
+    assert len({sample["image"].numpy().tobytes() for sample in first}) > 1
+    torch.manual_seed(0)
+    assert torch.equal(crops[0]["image"], first[0]["image"])
+
+
+def test_crop_larger_than_image(folder: Path) -> None:
+    sample = dataset(folder, "train", crop=128, augment=True)[0]
+    assert sample["image"].shape == (3, 128, 128)
+    assert (sample["mask"] != IGNORE_INDEX).sum() <= 70 * 100
+
+
+def test_sixteen_bit_geotiff_with_four_bands(folder: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 65536, (4, 50, 90)).astype(np.uint16)
+    (folder / "images" / "c.png").unlink()
+    path = folder / "images" / "c.tif"
+    with rasterio.open(path, "w", driver="GTiff", height=50, width=90, count=4, dtype="uint16") as raster:
+        raster.write(pixels)
+    np.testing.assert_allclose(to_unit(read_image(path, 4)), pixels / 65535, atol=1e-6)
+    assert dataset(folder, channels=4)[0]["image"].shape == (4, 40, 40)
+
+
+def test_palette_of_a_mask(folder: Path) -> None:
+    assert mask_colours(folder / "masks" / "a.png")[2] == "#1400FD"
+
+
+def read_all(root: Path) -> None:
+    tiles = dataset(root)
+    for i in range(len(tiles)):
+        tiles[i]
+
+
+def spoil_missing_root(root: Path) -> Path:
+    return root / "nowhere"
+
+
+def spoil_masks_folder(root: Path) -> None:
+    (root / "masks").rename(root / "labels")
+
+
+def spoil_split(root: Path) -> None:
+    (root / "val.txt").unlink()
+
+
+def spoil_empty_split(root: Path) -> None:
+    (root / "val.txt").write_text("\n\n")
+
+
+def spoil_stem(root: Path) -> None:
+    (root / "val.txt").write_text("c\nghost\n")
+
+
+def spoil_mask(root: Path) -> None:
+    (root / "masks" / "c.png").unlink()
+
+
+def spoil_mask_size(root: Path) -> None:
+    Image.new("L", (90, 51)).save(root / "masks" / "c.png")
+
+
+def spoil_image(root: Path) -> None:
+    (root / "images" / "c.png").write_bytes(b"no image at all")
+
+
+def spoil_image_data(root: Path) -> None:
+    whole = (root / "images" / "c.png").read_bytes()
+    (root / "images" / "c.png").write_bytes(whole[: len(whole) // 2])
+
+
+def spoil_mask_bands(root: Path) -> None:
+    Image.new("RGB", (90, 50)).save(root / "masks" / "c.png")
+
+
+def spoil_image_bands(root: Path) -> None:
+    Image.new("L", (90, 50)).save(root / "images" / "c.png")
+
+
+def spoil_class_id(root: Path) -> None:
+    Image.new("L", (90, 50), 7).save(root / "masks" / "c.png")
+
+
+def spoil_double(root: Path) -> None:
+    Image.new("RGB", (90, 50)).save(root / "images" / "c.bmp")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_missing_root, r"nowhere: there is no such folder"),
+        (spoil_masks_folder, r"masks: there is no such folder"),
+        (spoil_split, r"val\.txt: there is no such split file"),
+        (spoil_empty_split, r"val\.txt: the split file lists no image"),
+        (spoil_stem, r"'ghost' has no image"),
+        (spoil_mask, r"'c' has no mask in .*masks"),
+        (spoil_mask_size, r"c\.png: the mask is 90 x 51 pixels, but its image .*c\.png is 90 x 50"),
+        (spoil_image, r"images.c\.png: cannot be read as an image"),
+        (spoil_image_data, r"images.c\.png: the file is damaged"),
+        (spoil_mask_bands, r"masks.c\.png: expected one band of 8-bit class ids, got 3"),
+        (spoil_image_bands, r"images.c\.png: expected at least 3 bands, got 1"),
+        (spoil_class_id, r"masks.c\.png: class id\(s\) \[7\] are out of range: expected 0 to 2"),
+        (spoil_double, r"'c' has more than one image: .*c\.bmp, .*c\.png"),
+    ],
+)
+def test_errors_name_the_culprit(folder: Path, spoil: object, message: str) -> None:
+    root = spoil(folder) or folder  # type: ignore[operator]
+    with pytest.raises(ValueError, match=message):
+        read_all(root)
+
+
+def test_crop_must_be_positive(folder: Path) -> None:
+    with pytest.raises(ValueError, match="crop: expected at least 1 pixel, got 0"):
+        dataset(folder, crop=0)
+
+
+def test_datamodule_serves_batches(folder: Path) -> None:
+    data = FolderData(str(folder), classes=3, ignore_ids=[9], crop=32, batch_size=2, workers=0)
+    batch = next(iter(data.val_dataloader()))
+    assert batch["image"].shape == (2, 3, 32, 32)
+    assert data.class_names == ["class 0", "class 1", "class 2"]
+    with pytest.raises(ValueError, match="predict_images: expected a folder"):
+        data.predict_dataloader()
+
+
+def test_class_file(tmp_path: Path) -> None:
+    dubai = load_classes("dubai")
+    assert dubai.names == ("building", "land", "road", "vegetation", "water")
+    assert dubai.palette[0] == (0xC8, 0x45, 0x3B)
+    assert dubai.ignore_ids == (5, 255)
+    path = tmp_path / "classes.json"
+    path.write_text('{"classes": [{"name": "x", "colour": "#000000"}, {"name": "y", "colour": "blue"}]}')
+    with pytest.raises(ValueError, match=re.escape(f"'{path}' is not a class file") + ".*blue"):
+        load_classes(path)
+    with pytest.raises(ValueError, match="neither a file nor the name of a shipped class list"):
+        load_classes("atlantis")
+    with pytest.raises(ValueError, match=r"ignore_ids: \[1\] are also classes"):
+        ClassList.numbered(2, (1, 255))
+
+
+@pytest.mark.skipif("HQF_DATA" not in os.environ, reason="HQF_DATA names no data folder")
+def test_a_real_folder_reads_from_end_to_end() -> None:
+    known = load_classes("dubai")
+    for split in ("train", "val"):
+        tiles = FolderDataset(os.environ["HQF_DATA"], split, len(known), known.ignore_ids, crop=512)
+        for i in range(0, len(tiles), 10):
+            ids = set(tiles[i]["mask"].unique().tolist())
+            assert ids <= {0, 1, 2, 3, 4, IGNORE_INDEX}

@@ -1,0 +1,164 @@
+"""Training: losses, the command line from fit to predict, the demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hqfnet import demo
+from hqfnet.cli import HQFNetCLI, main
+from hqfnet.data import IGNORE_INDEX
+from hqfnet.demo import QuantumTimer
+from hqfnet.figures import richest_tiles
+from hqfnet.predict import predict_file
+from hqfnet.qskip import QSkip
+from hqfnet.task import SegmentationTask, cross_entropy, make_optimizer, segmentation_metrics
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch) -> Callable[..., HQFNetCLI]:
+    """``python -m hqfnet`` with the arguments given."""
+
+    def run(*arguments: str) -> HQFNetCLI:
+        monkeypatch.setattr(sys, "argv", ["hqfnet", *arguments])
+        return main()
+
+    return run
+
+
+def small_task(**arguments: object) -> SegmentationTask:
+    return SegmentationTask("hq_unet", 3, pretrained=False, **arguments)  # type: ignore[arg-type]
+
+
+def test_cross_entropy_leaves_out_ignored_pixels() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    mask = torch.randint(0, 3, (2, 4, 4))
+    mask[0] = IGNORE_INDEX
+    torch.testing.assert_close(cross_entropy(logits, mask), torch.nn.functional.cross_entropy(logits[1:], mask[1:]))
+    nothing = cross_entropy(logits, torch.full_like(mask, IGNORE_INDEX))
+    nothing.backward()
+    assert nothing.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0
+
+
+def test_metrics() -> None:
+    metrics = segmentation_metrics(3)
+    mask = torch.tensor([[[0, 0, 1, 1], [2, 2, 2, IGNORE_INDEX]]])
+    guess = torch.tensor([[[0, 1, 1, 1], [2, 2, 0, 0]]])
+    metrics.update(torch.nn.functional.one_hot(guess, 3).permute(0, 3, 1, 2).float(), mask)
+    values = metrics.compute()
+    assert values["iou"].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    assert values["miou"].item() == pytest.approx(5 / 9)
+    assert values["accuracy"].item() == pytest.approx(5 / 7)
+
+
+def test_loss_includes_the_auxiliary_losses() -> None:
+    torch.manual_seed(0)
+    task = SegmentationTask("hqfnet_tiny", 3, pretrained=False, dmcaf=False, aux_weight=0.5)
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
+    loss, logits = task.loss(batch)
+    expected = cross_entropy(logits, batch["mask"]) + 0.5 * task.model.aux_losses["load_balance"]
+    torch.testing.assert_close(loss, expected)
+
+
+def test_optimizer_takes_what_is_not_frozen() -> None:
+    task = SegmentationTask("hqfnet_tiny", 3, pretrained=False)
+    decayed, rest = make_optimizer(task, 1e-3, 0.05).param_groups
+    taken = {id(p) for group in (decayed, rest) for p in group["params"]}
+    backbone = task.model.backbone
+    assert backbone is not None
+    frozen = {id(p) for p in backbone.parameters()}
+    assert taken == {id(p) for p in task.parameters()} - frozen
+    assert decayed["weight_decay"] == 0.05
+    assert rest["weight_decay"] == 0
+    gates = {id(p) for name, p in task.named_parameters() if name.endswith("gate.gate")}
+    assert gates <= {id(p) for p in rest["params"]}
+
+
+def test_class_names_must_fit() -> None:
+    with pytest.raises(ValueError, match="colours: got 3 for 2 classes"):
+        small_task(class_names=["a", "b"])
+
+
+def test_timer_sees_the_circuits_alone() -> None:
+    block = QSkip(8)
+    timer = QuantumTimer(block)
+    block(torch.randn(2, 8, 16, 16)).sum().backward()
+    assert timer.seconds > 0
+    twin = QSkip(8, quantum=False)
+    still = QuantumTimer(twin)
+    twin(torch.randn(2, 8, 16, 16)).sum().backward()
+    assert still.seconds == 0
+
+
+def test_fit_test_and_predict_on_a_folder(folder: Path, tmp_path: Path, command_line: Callable[..., HQFNetCLI]) -> None:
+    """The command line as documented: train, score and predict with the saved checkpoint."""
+    (folder / "test.txt").write_text("c\n")
+    common = [
+        "--config", "folder", "--data.root", str(folder), "--data.classes", "3", "--data.ignore_ids", "[9,255]",
+        "--data.crop", "32", "--data.batch_size", "2", "--data.workers", "0", "--model.model", "hq_unet",
+        "--model.pretrained", "false", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path),
+        "--trainer.enable_progress_bar", "false", "--trainer.logger", "false",
+    ]  # fmt: skip
+    fitted = command_line("fit", *common, "--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", "0")
+    assert fitted.model.classes.names == ("class 0", "class 1", "class 2")
+    logged = fitted.trainer.callback_metrics
+    assert {"train/loss", "val/loss", "val/miou", "val/accuracy", "val/iou/class 1"} <= set(logged)
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert torch.load(checkpoint)["hyper_parameters"]["model"] == "hq_unet"
+    assert SegmentationTask("hq_unet", pretrained=True).hparams["pretrained"] is False
+    saved = (*common, "--ckpt_path", str(checkpoint))
+    tested = command_line("test", *saved)
+    torch.testing.assert_close(tested.trainer.callback_metrics["test/loss"], logged["val/loss"])
+    out = tmp_path / "out"
+    predicting = ("--data.predict_images", str(folder / "images"), "--model.predict_out", str(out))
+    command_line("predict", *saved, *predicting, "--model.window", "48")
+    assert {path.name for path in out.iterdir()} == {f"{s}{kind}.png" for s in "abc" for kind in ("", "_preview")}
+    fitted.model.eval()
+    again = predict_file(fitted.model, folder / "images" / "c.png", 3, window=48)
+    assert np.array_equal(np.array(Image.open(out / "c.png")), again)
+
+
+def test_fit_on_generated_scenes(tmp_path: Path, command_line: Callable[..., HQFNetCLI]) -> None:
+    data = ("--data.train_scenes", "4", "--data.val_scenes", "2", "--data.size", "64", "--data.batch_size", "2")
+    trainer = ("--trainer.max_epochs", "1", "--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
+    place = ("--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu", "--data.workers", "0")
+    fitted = command_line("fit", "--config", "generated", *data, *trainer, *place)
+    assert fitted.model.classes.names[0] == "field"
+    assert "val/iou/water" in fitted.trainer.callback_metrics
+
+
+def test_demo_writes_its_results(folder: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.json"
+    entries = [{"name": name, "colour": f"#{name * 6}"} for name in "abc"]
+    classes.write_text(json.dumps({"classes": entries, "ignore_ids": [9, 255]}))
+    places = ["--data", str(folder), "--classes", str(classes), "--out", str(tmp_path / "out")]
+    result = demo.main([*places, "--minutes", "0.03", "--model", "hq_unet", "--crop", "32", "--batch-size", "2"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "curve.png", "metrics.json", "metrics.md", "predictions.png",
+    }  # fmt: skip
+    assert 0 < result.quantum_seconds < result.step_seconds
+    assert 0 <= result.miou <= 1
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["iou"].keys() == {"a", "b", "c"}
+    assert "| IoU b |" in (tmp_path / "out" / "metrics.md").read_text()
+
+
+def test_demo_without_a_class_list(folder: Path) -> None:
+    classes = demo.folder_classes(folder)
+    assert len(classes) == 10
+    assert classes.colours[2] == "#1400FD"
+
+
+def test_richest_tiles_come_from_all_over() -> None:
+    masks = [torch.zeros(4, 4, dtype=torch.long) for _ in range(6)]
+    masks[1][0], masks[3][:2], masks[5][0] = 1, 1, IGNORE_INDEX
+    assert richest_tiles([{"mask": mask} for mask in masks], 2, 2) == [1, 3]  # type: ignore[arg-type]
