@@ -15,10 +15,10 @@ GEMM with long rows, and the batch runs in slices that fit the cache.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 Form = Callable[[Tensor, Tensor], Tensor]
 """(inputs (B, n), weights (layers * n * 2,)), both float32 in radians -> expectation values (B, n)."""
@@ -31,12 +31,12 @@ class _TakeRows(torch.autograd.Function):
     """Rows in the order ``index``, a permutation: the gradient takes them back instead of adding them up."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(inverse)
         return x.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (inverse,) = ctx.saved_tensors
         return grad.index_select(0, inverse), None, None
 
@@ -45,12 +45,12 @@ class _SignedSquares(torch.autograd.Function):
     """signs @ z**2, with a gradient in one pass over ``z``."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, signs: Tensor, z: Tensor) -> Tensor:
+    def forward(ctx: Any, signs: Tensor, z: Tensor) -> Tensor:
         ctx.save_for_backward(signs, z)
         return signs @ (z * z)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         signs, z = ctx.saved_tensors
         return None, (signs.T @ (2 * grad)) * z
 
@@ -77,6 +77,12 @@ def _product(factors: Tensor) -> Tensor:
     for factor in factors[1:]:
         state = (state[:, None] * factor).flatten(0, 1)
     return state
+
+
+def _encode(factors: Tensor) -> Tensor:
+    """`_product` in two halves, which writes the long state once."""
+    half = len(factors) // 2
+    return (_product(factors[:half])[:, None] * _product(factors[half:])).flatten(0, 1)
 
 
 def _ry(angles: Tensor) -> Tensor:
@@ -154,8 +160,7 @@ class Halves(_Family):
         return state
 
     def run(self, factors: Tensor, matrices: list[Tensor]) -> Tensor:
-        state = (_product(factors[: self.m])[:, None] * _product(factors[self.m :])).flatten(0, 1)
-        return _SignedSquares.apply(self.row_signs, self.evolve(state, matrices))
+        return _SignedSquares.apply(self.row_signs, self.evolve(_encode(factors), matrices))
 
 
 class Unitary(Halves):
@@ -165,8 +170,7 @@ class Unitary(Halves):
         return [self.evolve(torch.eye(2**self.n), super().prepare(weights))]
 
     def run(self, factors: Tensor, matrices: list[Tensor]) -> Tensor:
-        state = (_product(factors[: self.m])[:, None] * _product(factors[self.m :])).flatten(0, 1)
-        return _SignedSquares.apply(self.row_signs, matrices[0] @ state)
+        return _SignedSquares.apply(self.row_signs, matrices[0] @ _encode(factors))
 
 
 class LowRank(_Family):
@@ -192,7 +196,8 @@ class LowRank(_Family):
 
     def prepare(self, weights: Tensor) -> list[Tensor]:
         matrices = []
-        for (size, last, source, _, signs), w in zip(self.halves, weights.split([self.m, self.n - self.m], 1), strict=True):
+        parts = weights.split([self.m, self.n - self.m], 1)
+        for (size, last, source, _, signs), w in zip(self.halves, parts, strict=True):
             ry = _ry(w[1, :, 0]).view(size, size // 2, 2).permute(2, 0, 1)[last]
             phase = (w[0, :, 1] @ signs / 2)[source][:, None]
             matrices.append(torch.cat([ry * phase.cos(), ry * -phase.sin()], 1))

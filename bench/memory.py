@@ -1,0 +1,47 @@
+"""Peak memory of one forward and backward pass over a million circuits: ``python -m bench.memory NAME`` prints JSON.
+
+Runs in a process of its own. The peak is the kernel's high-water mark of resident memory above what the process held
+before the tensors were made, so that every thread's scratch memory counts, and the libraries do not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from bench.cases import Case, implementations
+from bench.handwritten import Form
+
+CASE = Case(4, 2, 1_000_000)
+
+
+def resident(field: str) -> int:
+    """Bytes of ``VmRSS`` (now) or ``VmHWM`` (the peak since `reset_peak`)."""
+    (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(field)]
+    return int(line.split()[1]) * 1024
+
+
+def reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(form: Form, case: Case) -> tuple[int, int]:
+    """Bytes at the peak, and bytes of inputs, outputs and their gradients."""
+    inputs, weights = Case(case.n, case.layers, 4096).tensors()
+    form(inputs, weights).square().sum().backward()  # loads libraries, starts threads
+    reset_peak()
+    before = resident("VmRSS")
+    inputs, weights = case.tensors()
+    outputs = form(inputs, weights)
+    grad = torch.ones_like(outputs)
+    grads = torch.autograd.grad(outputs, (inputs, weights), grad)
+    return resident("VmHWM") - before, sum(t.nbytes for t in (inputs, outputs, grad, grads[0]))
+
+
+if __name__ == "__main__":
+    name = sys.argv[1]
+    total, tensors = peak(implementations(CASE, compiled=False)[name], CASE)
+    print(json.dumps({"name": name, "case": vars(CASE), "peak": total, "tensors": tensors}))
