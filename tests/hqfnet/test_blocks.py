@@ -15,7 +15,7 @@ from hqfnet.fusion import DMCAF, deformable_sample
 from hqfnet.layers import AngleEncoder
 from hqfnet.qmoe import QMoE, load_balance_loss
 from hqfnet.qskip import QSkip
-from hqfnet.twin import CircuitKind, PatchTwin2d, patch_mixer
+from hqfnet.twin import CircuitKind, Gather, PatchTwin2d, patch_mixer
 
 
 def unmoved_after(steps: int, module: torch.nn.Module, run: Callable[[], Tensor]) -> list[str]:
@@ -76,6 +76,12 @@ def test_fusion_starts_as_identity_and_learns() -> None:
     assert torch.equal(fusion(x, maps), x)
     # The gate moves first, then what it lets through, at last the query (offsets and weights start independent of it).
     assert not unmoved_after(3, fusion, lambda: fusion(x, maps))
+    # Heads start in evenly spread directions, points at distances 1 and 2.
+    rings = DMCAF(8, 6, levels=2, heads=4, points=2).offsets.bias
+    assert rings is not None
+    rings = rings.detach().view(4, 2, 2, 2)
+    torch.testing.assert_close(rings.norm(dim=-1), torch.tensor([1.0, 2.0]).expand(4, 2, 2))
+    torch.testing.assert_close(rings.sum(dim=0), torch.zeros(2, 2, 2))
     with pytest.raises(ValueError, match="channels: 6 is not divisible by heads=4"):
         DMCAF(6, 6)
 
@@ -153,6 +159,12 @@ def test_twin_has_the_reach_of_the_circuit(kind: CircuitKind) -> None:
         reaches.append(gradient != 0)
     assert torch.equal(reaches[0], reaches[1])
     assert reaches[0].sum() == 4
+
+
+@pytest.mark.parametrize("gather", ["block", "grid"])
+def test_twin_puts_pixels_back_where_they_were(gather: Gather) -> None:
+    x = torch.randn(2, 3, 8, 10)
+    assert torch.equal(PatchTwin2d(depth=0, gather=gather)(x), x)
 
 
 def test_twin_pads_and_crops() -> None:

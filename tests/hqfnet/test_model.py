@@ -84,6 +84,7 @@ def test_backbone_stays_frozen() -> None:
     assert not backbone.training
     assert not any(m.training for m in backbone.modules())
     assert model.training
+    assert not any(p.requires_grad for p in backbone.parameters())
     before = {name: p.clone() for name, p in backbone.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
