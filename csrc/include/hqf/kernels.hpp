@@ -1,0 +1,352 @@
+// The arithmetic of each step of a plan on one vector of circuits, forward and adjoint.
+//
+// Amplitude i of the state is re[i] + i im[i], of the adjoint state lre[i] + i lim[i]. V is any type with the arithmetic
+// of a real number: a vector of lanes on a CPU, float or double in a GPU thread.
+//
+// A rotation pairs amplitudes (a, b). Real form (odd number of Y in its string):
+//     a' = cos a - sin b,  b' = sin a + cos b                  angles halved
+// imaginary form, s the sign of the pair:
+//     a' = cos a - i s sin b,  b' = cos b - i s sin a
+// With shared angles, the larger of cos and sin is divided out (Ratio), which leaves two multiply-adds a pair; the
+// engine makes up for the factors later. The gradient of an angle is Im <lambda| P |psi>, taken at either end of the
+// rotation.
+#pragma once
+
+#include <cstdint>
+
+#include "hqf/plan.hpp"
+#include "hqf/simd.hpp"
+
+namespace hqf::HQF_ARCH {
+
+// A shared rotation up to a factor: cos (1, -ratio; ratio, 1), or, if swapped, sin (ratio, -1; 1, ratio).
+template <class T>
+struct Ratio {
+  T value;
+  bool swapped;
+};
+
+// --- blocks of real rotations, one plane (real or imaginary parts) at a time ------------------------------------------
+
+template <int K, bool Inverse, class V>
+HQF_INLINE void rotate_shared(V (&a)[1 << K], const V (&ratio)[K], const bool (&swapped)[K]) {
+#pragma GCC unroll 4
+  for (int l = 0; l < K; ++l) {
+    if (swapped[l]) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 1 << K; ++j)
+        if (!(j >> l & 1)) {
+          const V x = a[j], y = a[j | 1 << l];
+          a[j] = Inverse ? ratio[l] * x + y : ratio[l] * x - y;
+          a[j | 1 << l] = Inverse ? ratio[l] * y - x : ratio[l] * y + x;
+        }
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < 1 << K; ++j)
+        if (!(j >> l & 1)) {
+          const V x = a[j], y = a[j | 1 << l];
+          a[j] = Inverse ? x + ratio[l] * y : x - ratio[l] * y;
+          a[j | 1 << l] = Inverse ? y - ratio[l] * x : y + ratio[l] * x;
+        }
+    }
+  }
+}
+
+template <int K, class V>
+HQF_INLINE void rotate_lanes(V (&a)[1 << K], const V (&c)[K], const V (&s)[K]) {
+#pragma GCC unroll 4
+  for (int l = 0; l < K; ++l) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j)
+      if (!(j >> l & 1)) {
+        const V x = a[j], y = a[j | 1 << l];
+        a[j] = c[l] * x - s[l] * y;
+        a[j | 1 << l] = s[l] * x + c[l] * y;
+      }
+  }
+}
+
+template <int K, class V>
+HQF_INLINE void real_slopes(const V (&a)[1 << K], const V (&lam)[1 << K], V (&slope)[K]) {
+#pragma GCC unroll 4
+  for (int l = 0; l < K; ++l) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j)
+      if (!(j >> l & 1)) slope[l] += lam[j | 1 << l] * a[j] - lam[j] * a[j | 1 << l];
+  }
+}
+
+template <int K, class V>
+void real_block(V* plane, const Step& step, const Ratio<ScalarOf<V>>* ratios) {
+  V ratio[K];
+  bool swapped[K];
+  for (int l = 0; l < K; ++l) ratio[l] = splat<V>(ratios[l].value), swapped[l] = ratios[l].swapped;
+  uint32_t offset[1 << K];
+  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
+  for (const uint32_t base : step.bases) {
+    V a[1 << K];
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]];
+    rotate_shared<K, false>(a, ratio, swapped);
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j];
+  }
+}
+
+template <int K, class V>
+void real_block_adjoint(V* plane, V* adjoint, const Step& step, const Ratio<ScalarOf<V>>* ratios, V* slopes) {
+  V ratio[K], slope[K] = {};
+  bool swapped[K];
+  for (int l = 0; l < K; ++l) ratio[l] = splat<V>(ratios[l].value), swapped[l] = ratios[l].swapped;
+  uint32_t offset[1 << K];
+  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
+  for (const uint32_t base : step.bases) {
+    V a[1 << K], lam[1 << K];
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
+    real_slopes<K>(a, lam, slope);
+    rotate_shared<K, true>(a, ratio, swapped);
+    rotate_shared<K, true>(lam, ratio, swapped);
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
+  }
+  for (int l = 0; l < K; ++l) slopes[l] += slope[l];
+}
+
+template <int K, class V>
+void real_block_lanes(V* plane, const Step& step, const V* cosines, const V* sines) {
+  V c[K], s[K];
+  for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = sines[l];
+  uint32_t offset[1 << K];
+  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
+  for (const uint32_t base : step.bases) {
+    V a[1 << K];
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]];
+    rotate_lanes<K>(a, c, s);
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j];
+  }
+}
+
+template <int K, class V>
+void real_block_lanes_adjoint(V* plane, V* adjoint, const Step& step, const V* cosines, const V* sines, V* slopes) {
+  V c[K], s[K], slope[K] = {};
+  for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = -sines[l];
+  uint32_t offset[1 << K];
+  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
+  for (const uint32_t base : step.bases) {
+    V a[1 << K], lam[1 << K];
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
+    real_slopes<K>(a, lam, slope);
+    rotate_lanes<K>(a, c, s);
+    rotate_lanes<K>(lam, c, s);
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
+  }
+  for (int l = 0; l < K; ++l) slopes[l] += slope[l];
+}
+
+// --- blocks of imaginary rotations ------------------------------------------------------------------------------------
+// c and s are the coefficients of "cos a - i s sin b"; with shared angles (1, ratio) or, swapped, (ratio, 1).
+
+template <int K, class V>
+HQF_INLINE void rotate_imaginary(V (&re)[1 << K], V (&im)[1 << K], const V (&c)[K], const V (&s)[K], uint8_t signs) {
+#pragma GCC unroll 4
+  for (int l = 0; l < K; ++l) {
+    const V t = signs >> l & 1 ? -s[l] : s[l];
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j)
+      if (!(j >> l & 1)) {
+        const int k = j | 1 << l;
+        const V re_a = re[j], im_a = im[j], re_b = re[k], im_b = im[k];
+        re[j] = c[l] * re_a + t * im_b;
+        im[j] = c[l] * im_a - t * re_b;
+        re[k] = c[l] * re_b + t * im_a;
+        im[k] = c[l] * im_b - t * re_a;
+      }
+  }
+}
+
+template <int K, class V>
+void imaginary_block(V* re, V* im, const Step& step, const V* cosines, const V* sines) {
+  V c[K], s[K];
+  for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = sines[l];
+  uint32_t offset[1 << K];
+  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
+  for (size_t b = 0; b < step.bases.size(); ++b) {
+    V x[1 << K], y[1 << K];
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) x[j] = re[step.bases[b] ^ offset[j]], y[j] = im[step.bases[b] ^ offset[j]];
+    rotate_imaginary<K>(x, y, c, s, step.signs[b]);
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) re[step.bases[b] ^ offset[j]] = x[j], im[step.bases[b] ^ offset[j]] = y[j];
+  }
+}
+
+// sines are those of the forward step.
+template <int K, class V>
+void imaginary_block_adjoint(V* re, V* im, V* lre, V* lim, const Step& step, const V* cosines, const V* sines,
+                             V* slopes) {
+  V c[K], s[K], slope[K] = {};
+  for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = -sines[l];
+  uint32_t offset[1 << K];
+  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
+  for (size_t b = 0; b < step.bases.size(); ++b) {
+    V x[1 << K], y[1 << K], u[1 << K], v[1 << K];
+    const uint8_t signs = step.signs[b];
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) {
+      const uint32_t i = step.bases[b] ^ offset[j];
+      x[j] = re[i], y[j] = im[i], u[j] = lre[i], v[j] = lim[i];
+    }
+#pragma GCC unroll 4
+    for (int l = 0; l < K; ++l) {
+      V sum = {};
+#pragma GCC unroll 8
+      for (int j = 0; j < 1 << K; ++j) sum += u[j] * y[j ^ 1 << l] - v[j] * x[j ^ 1 << l];
+      slope[l] += signs >> l & 1 ? -sum : sum;
+    }
+    rotate_imaginary<K>(x, y, c, s, signs);
+    rotate_imaginary<K>(u, v, c, s, signs);
+#pragma GCC unroll 8
+    for (int j = 0; j < 1 << K; ++j) {
+      const uint32_t i = step.bases[b] ^ offset[j];
+      re[i] = x[j], im[i] = y[j], lre[i] = u[j], lim[i] = v[j];
+    }
+  }
+  for (int l = 0; l < K; ++l) slopes[l] += slope[l];
+}
+
+// --- growing the state ------------------------------------------------------------------------------------------------
+// The upper half of the state is zero before: b' = +-sin a, a' = cos a.
+
+template <class V>
+void grow_real(V* plane, int bits, uint32_t z, V c, V s) {
+  const uint32_t half = uint32_t{1} << bits;
+  z &= half - 1;
+  for (uint32_t i = 0; i < half; ++i) {
+    const V a = plane[i];
+    plane[i | half] = (z && parity(i & z) ? -s : s) * a;
+    plane[i] = c * a;
+  }
+}
+
+template <class V>
+V grow_real_adjoint(V* plane, V* adjoint, int bits, uint32_t z, V c, V s) {
+  const uint32_t half = uint32_t{1} << bits;
+  z &= half - 1;
+  V slope = {};
+  for (uint32_t i = 0; i < half; ++i) {
+    const bool negative = z && parity(i & z);
+    const V t = negative ? -s : s;
+    const V a = plane[i], b = plane[i | half], la = adjoint[i], lb = adjoint[i | half];
+    const V cross = lb * a - la * b;
+    slope += negative ? -cross : cross;
+    plane[i] = c * a + t * b;
+    adjoint[i] = c * la + t * lb;
+  }
+  return slope;
+}
+
+template <class V>
+void grow_imaginary(V* re, V* im, int bits, uint32_t z, V c, V s) {
+  const uint32_t half = uint32_t{1} << bits;
+  for (uint32_t i = 0; i < half; ++i) {
+    const V t = parity(i & z) ? -s : s;
+    const V x = re[i], y = im[i];
+    re[i | half] = t * y;
+    im[i | half] = -t * x;
+    re[i] = c * x;
+    im[i] = c * y;
+  }
+}
+
+template <class V>
+V grow_imaginary_adjoint(V* re, V* im, V* lre, V* lim, int bits, uint32_t z, V c, V s) {
+  const uint32_t half = uint32_t{1} << bits;
+  V slope = {};
+  for (uint32_t i = 0; i < half; ++i) {
+    const uint32_t k = i | half;
+    const bool negative = parity(i & z);
+    const V t = negative ? -s : s;
+    const V cross = lre[i] * im[k] - lim[i] * re[k] + lre[k] * im[i] - lim[k] * re[i];
+    slope += negative ? -cross : cross;
+    re[i] = c * re[i] - t * im[k];
+    im[i] = c * im[i] + t * re[k];
+    lre[i] = c * lre[i] - t * lim[k];
+    lim[i] = c * lim[i] + t * lre[k];
+  }
+  return slope;
+}
+
+// --- phases -----------------------------------------------------------------------------------------------------------
+
+template <class V>
+void table_from_real(V* re, V* im, uint32_t size, const ScalarOf<V>* cosines, const ScalarOf<V>* sines) {
+  for (uint32_t i = 0; i < size; ++i) {
+    const V a = re[i];
+    re[i] = a * cosines[i];
+    im[i] = a * sines[i];
+  }
+}
+
+template <class V>
+void table(V* re, V* im, uint32_t size, const ScalarOf<V>* cosines, const ScalarOf<V>* sines) {
+  for (uint32_t i = 0; i < size; ++i) {
+    const V x = re[i], y = im[i];
+    re[i] = x * cosines[i] - y * sines[i];
+    im[i] = x * sines[i] + y * cosines[i];
+  }
+}
+
+// slopes[i] accumulates Im(conj(lambda_i) psi_i), the gradient of minus half the phase of entry i.
+template <class V>
+void table_from_real_adjoint(V* re, V* im, V* lre, V* lim, uint32_t size, const ScalarOf<V>* cosines,
+                             const ScalarOf<V>* sines, V* slopes) {
+  for (uint32_t i = 0; i < size; ++i) {
+    const V c = splat<V>(cosines[i]), s = splat<V>(sines[i]);
+    const V a = re[i] * c + im[i] * s;
+    slopes[i] -= (lim[i] * c - lre[i] * s) * a;
+    lre[i] = lre[i] * c + lim[i] * s;
+    re[i] = a;
+  }
+}
+
+template <class V>
+void table_adjoint(V* re, V* im, V* lre, V* lim, uint32_t size, const ScalarOf<V>* cosines, const ScalarOf<V>* sines,
+                   V* slopes) {
+  for (uint32_t i = 0; i < size; ++i) {
+    const V c = splat<V>(cosines[i]), s = splat<V>(sines[i]);
+    const V x = re[i] * c + im[i] * s, y = im[i] * c - re[i] * s;
+    const V u = lre[i] * c + lim[i] * s, v = lim[i] * c - lre[i] * s;
+    slopes[i] += u * y - v * x;
+    re[i] = x, im[i] = y, lre[i] = u, lim[i] = v;
+  }
+}
+
+template <class V>
+void phase(V* re, V* im, uint32_t size, uint32_t z, V c, V s) {
+  for (uint32_t i = 0; i < size; ++i) {
+    const V t = parity(i & z) ? -s : s;
+    const V x = re[i], y = im[i];
+    re[i] = c * x + t * y;
+    im[i] = c * y - t * x;
+  }
+}
+
+template <class V>
+V phase_adjoint(V* re, V* im, V* lre, V* lim, uint32_t size, uint32_t z, V c, V s) {
+  V slope = {};
+  for (uint32_t i = 0; i < size; ++i) {
+    const bool negative = parity(i & z);
+    const V cross = lre[i] * im[i] - lim[i] * re[i];
+    slope += negative ? -cross : cross;
+  }
+  phase<V>(re, im, size, z, c, -s);
+  phase<V>(lre, lim, size, z, c, -s);
+  return slope;
+}
+
+}  // namespace hqf::HQF_ARCH

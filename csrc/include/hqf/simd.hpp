@@ -1,0 +1,127 @@
+// Vectors of lanes, one lane a circuit, and their trigonometry.
+//
+// Everything that is compiled more than once, for different instruction sets, lives in namespace hqf::HQF_ARCH, so that
+// the linker never mixes the variants.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#define HQF_INLINE inline __attribute__((always_inline))
+
+namespace hqf::HQF_ARCH {
+
+template <class T, int Bytes>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(Bytes)));
+};
+
+// A vector of Bytes / sizeof(T) lanes of float or double.
+template <class T, int Bytes>
+using Vector = typename VectorOf<T, Bytes>::type;
+
+template <class V>
+using ScalarOf = std::remove_cvref_t<decltype(V{}[0])>;
+
+template <class V>
+constexpr int kLanes = sizeof(V) / sizeof(ScalarOf<V>);
+
+template <class V>
+using IntsOf = Vector<std::conditional_t<sizeof(ScalarOf<V>) == 4, int32_t, int64_t>, sizeof(V)>;
+
+template <class V>
+HQF_INLINE V splat(ScalarOf<V> value) {
+  return V{} + value;
+}
+
+template <class V>
+HQF_INLINE V load(const ScalarOf<V>* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class V>
+HQF_INLINE void store(ScalarOf<V>* to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+// Nearest integer, for |x| far below 2^22 (float) or 2^51 (double): adding 1.5 * 2^mantissa rounds.
+template <class V>
+HQF_INLINE V nearest(V x) {
+  using T = ScalarOf<V>;
+  const V magic = splat<V>(sizeof(T) == 4 ? T(12582912) : T(6755399441055744));
+  return (x + magic) - magic;
+}
+
+// pi / 2 in three parts of few bits each, so that multiples of the first two are exact (Cody and Waite).
+template <class T>
+constexpr T kHalfPi[3] = {T(1.5703125), T(4.837512969970703125e-4), T(7.54978995489188216e-8)};
+template <>
+inline constexpr double kHalfPi<double>[3] = {1.57079632673412561417, 6.07710050630396597660e-11,
+                                              2.02226624879595063154e-21};
+
+template <class V>
+HQF_INLINE V minus_half_pis(V x, V count) {
+  using T = ScalarOf<V>;
+  return ((x - count * kHalfPi<T>[0]) - count * kHalfPi<T>[1]) - count * kHalfPi<T>[2];
+}
+
+// x modulo 2 pi, in about [-pi, pi], for any finite x; NaN for NaN and infinities.
+template <class V>
+HQF_INLINE V reduce_angle(V x) {
+  using T = ScalarOf<V>;
+  constexpr T kLimit = sizeof(T) == 4 ? T(1e4) : T(1e5);  // where multiples of kHalfPi stop being exact
+  V reduced = minus_half_pis<V>(x, T(4) * nearest<V>(x * T(0.15915494309189533577)));
+  T widest = 0;
+  for (int k = 0; k < kLanes<V>; ++k) {
+    const T size = x[k] < 0 ? -x[k] : x[k];
+    widest = size > widest ? size : widest;
+  }
+  if (__builtin_expect(widest > kLimit, 0))
+    for (int k = 0; k < kLanes<V>; ++k) {
+      const double wide = x[k];
+      if (!(wide >= -kLimit && wide <= kLimit)) reduced[k] = static_cast<T>(std::atan2(std::sin(wide), std::cos(wide)));
+    }
+  return reduced;
+}
+
+// Sine and cosine of |x| up to a few pi, to about an ulp: reduction to [-pi/4, pi/4], then the minimax polynomials of
+// the Cephes library (S. Moshier).
+template <class V>
+HQF_INLINE void sincos(V x, V& sine, V& cosine) {
+  using T = ScalarOf<V>;
+  using I = IntsOf<V>;
+  const V count = nearest<V>(x * T(0.63661977236758134308));
+  const V r = minus_half_pis<V>(x, count);
+  const V z = r * r;
+  V s, c;
+  if constexpr (sizeof(T) == 4) {
+    s = r + r * z * (T(-1.6666654611e-1) + z * (T(8.3321608736e-3) + z * T(-1.9515295891e-4)));
+    c = T(1) - T(0.5) * z +
+        z * z * (T(4.166664568298827e-2) + z * (T(-1.388731625493765e-3) + z * T(2.443315711809948e-5)));
+  } else {
+    s = r + r * z *
+                (T(-1.66666666666666307295e-1) +
+                 z * (T(8.33333333332211858878e-3) +
+                      z * (T(-1.98412698295895385996e-4) +
+                           z * (T(2.75573136213857245213e-6) +
+                                z * (T(-2.50507477628578072866e-8) + z * T(1.58962301576546568060e-10))))));
+    c = T(1) - T(0.5) * z +
+        z * z *
+            (T(4.16666666666665929218e-2) +
+             z * (T(-1.38888888888730564116e-3) +
+                  z * (T(2.48015872888517045348e-5) +
+                       z * (T(-2.75573141792967388112e-7) +
+                            z * (T(2.08757008419747316778e-9) + z * T(-1.13585365213876817300e-11))))));
+  }
+  const I quadrant = __builtin_convertvector(count, I);
+  const I odd = (quadrant & 1) != 0, sine_negative = (quadrant & 2) != 0, cosine_negative = ((quadrant + 1) & 2) != 0;
+  const V swapped_s = odd ? c : s, swapped_c = odd ? s : c;
+  sine = sine_negative ? -swapped_s : swapped_s;
+  cosine = cosine_negative ? -swapped_c : swapped_c;
+}
+
+}  // namespace hqf::HQF_ARCH
