@@ -129,15 +129,11 @@ def folder_classes(root: Path) -> ClassList:
 def load_data(data: Path | None, classes: str | None, crop: int) -> tuple[Dataset[Sample], Dataset[Sample], ClassList]:
     """Training set, held-out set and classes."""
     if data is None:
-        training = InMemory(GeneratedScenes(160, crop, seed=0))
-        return training, GeneratedScenes(CURVE_TILES, crop, seed=1), SCENE_CLASSES
+        drawn = InMemory(GeneratedScenes(160, crop, seed=0))
+        return drawn, GeneratedScenes(CURVE_TILES, crop, seed=1), SCENE_CLASSES
     known = load_classes(classes) if classes else folder_classes(data)
-    shared: dict[str, Any] = {"num_classes": len(known), "ignore_ids": known.ignore_ids, "crop": crop}
-    return (
-        FolderDataset(data, "train", augment=True, keep_in_memory=True, **shared),
-        FolderDataset(data, "val", keep_in_memory=True, **shared),
-        known,
-    )
+    training = FolderDataset(data, "train", known, crop, augment=True, keep_in_memory=True)
+    return training, FolderDataset(data, "val", known, crop, keep_in_memory=True), known
 
 
 def every_nth(dataset: Dataset[Sample], count: int) -> Subset[Sample]:

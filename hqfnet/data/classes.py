@@ -26,7 +26,7 @@ class ClassList:
         ignore_ids: ids in the masks that are neither trained nor scored.
 
     Raises:
-        ValueError: the lists differ in length, a colour cannot be read, or an ignored id is also a class.
+        ValueError: the lists differ in length, a colour cannot be read, or an ignored id is no 8-bit id or a class.
     """
 
     names: tuple[str, ...]
@@ -40,6 +40,8 @@ class ClassList:
             raise ValueError(f"colours: got {len(self.colours)} for {len(self.names)} classes")
         for colour in self.colours:
             _rgb(colour)
+        if not all(0 <= i <= 255 for i in self.ignore_ids):
+            raise ValueError(f"ignore_ids: expected ids in 0..255, got {list(self.ignore_ids)}")
         both = [i for i in self.ignore_ids if i < len(self.names)]
         if both:
             raise ValueError(f"ignore_ids: {both} are also classes ({len(self.names)} classes from 0 on)")

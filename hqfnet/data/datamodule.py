@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList, load_classes
@@ -79,7 +80,7 @@ class SceneData(lightning.LightningDataModule):
             drop_last=shuffle,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+            pin_memory=torch.cuda.is_available(),
         )
 
 
@@ -124,8 +125,7 @@ class FolderData(SceneData):
         return FolderDataset(
             self.root,
             self.splits[stage],
-            self.num_classes,
-            self.classes.ignore_ids,
+            self.classes,
             self.crop,
             self.channels,
             augment=stage == "train",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hqfnet.data.classes import IGNORE_INDEX
+from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.raster import Pixels, raster_size, read_image, read_mask, to_unit
 
 Sample = dict[str, Tensor]
@@ -36,8 +35,7 @@ class FolderDataset(Dataset[Sample]):
     Args:
         root: the folder.
         split: name of the split file without ".txt".
-        num_classes: classes 0 .. num_classes - 1.
-        ignore_ids: ids in the masks that become `IGNORE_INDEX`.
+        classes: which ids of the masks are classes, and which become `IGNORE_INDEX`.
         crop: side of a crop in pixels.
         channels: bands to read from each image.
         augment: random crops, flips and turns.
@@ -52,8 +50,7 @@ class FolderDataset(Dataset[Sample]):
         self,
         root: str | Path,
         split: str,
-        num_classes: int,
-        ignore_ids: Sequence[int] = (IGNORE_INDEX,),
+        classes: ClassList,
         crop: int = 256,
         channels: int = 3,
         augment: bool = False,
@@ -65,7 +62,7 @@ class FolderDataset(Dataset[Sample]):
         self.crop = crop
         self.channels = channels
         self.augment = augment
-        self.num_classes = num_classes
+        self.classes = classes
         self.pairs = find_pairs(self.root, split)
         self.cells: list[tuple[int, int, int]] = []  # (index of the pair, top, left) of each grid crop
         self.sizes: list[tuple[int, int]] = []
@@ -77,8 +74,8 @@ class FolderDataset(Dataset[Sample]):
             self.cells += [(index, top, left) for top in range(0, size[0], crop) for left in range(0, size[1], crop)]
         # Mask ids to targets: classes stay, ignored ids become IGNORE_INDEX, everything else is an error (-1).
         self._targets = np.full(256, -1, dtype=np.int16)
-        self._targets[:num_classes] = np.arange(num_classes)
-        self._targets[list(ignore_ids)] = IGNORE_INDEX
+        self._targets[: len(classes)] = np.arange(len(classes))
+        self._targets[list(classes.ignore_ids)] = IGNORE_INDEX
         self._memory: dict[int, Decoded] | None = {} if keep_in_memory else None
 
     def __len__(self) -> int:
@@ -114,7 +111,7 @@ class FolderDataset(Dataset[Sample]):
         if (target < 0).any():
             unknown = sorted(int(i) for i in np.unique(ids[target < 0]))
             raise ValueError(
-                f"{mask_path}: class id(s) {unknown} are out of range: expected 0 to {self.num_classes - 1}, "
+                f"{mask_path}: class id(s) {unknown} are out of range: expected 0 to {len(self.classes) - 1}, "
                 f"or an ignored id"
             )
         return read_image(image_path, self.channels, window), target.astype(np.uint8)

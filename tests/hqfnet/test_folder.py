@@ -17,7 +17,7 @@ from hqfnet.data.raster import mask_colours, read_image, to_unit
 
 
 def dataset(root: Path, split: str = "val", **arguments: object) -> FolderDataset:
-    return FolderDataset(root, split, **{"num_classes": 3, "ignore_ids": (9, 255), "crop": 40} | arguments)  # type: ignore[arg-type]
+    return FolderDataset(root, split, ClassList.numbered(3, (9, 255)), **{"crop": 40} | arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("keep_in_memory", [False, True])
@@ -186,13 +186,15 @@ def test_class_file(tmp_path: Path) -> None:
         load_classes("atlantis")
     with pytest.raises(ValueError, match=r"ignore_ids: \[1\] are also classes"):
         ClassList.numbered(2, (1, 255))
+    with pytest.raises(ValueError, match=r"ignore_ids: expected ids in 0\.\.255, got \[256\]"):
+        ClassList.numbered(2, (256,))
 
 
 @pytest.mark.skipif("HQF_DATA" not in os.environ, reason="HQF_DATA names no data folder")
 def test_a_real_folder_reads_from_end_to_end() -> None:
     known = load_classes("dubai")
     for split in ("train", "val"):
-        tiles = FolderDataset(os.environ["HQF_DATA"], split, len(known), known.ignore_ids, crop=512)
+        tiles = FolderDataset(os.environ["HQF_DATA"], split, known, crop=512)
         for i in range(0, len(tiles), 10):
             ids = set(tiles[i]["mask"].unique().tolist())
             assert ids <= {0, 1, 2, 3, 4, IGNORE_INDEX}

@@ -116,7 +116,7 @@ def test_fit_test_and_predict_on_a_folder(folder: Path, tmp_path: Path, command_
     assert fitted.model.classes.names == ("class 0", "class 1", "class 2")
     logged = fitted.trainer.callback_metrics
     assert {"train/loss", "val/loss", "val/miou", "val/accuracy", "val/iou/class 1"} <= set(logged)
-    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
     assert torch.load(checkpoint)["hyper_parameters"]["model"] == "hq_unet"
     assert SegmentationTask("hq_unet", pretrained=True).hparams["pretrained"] is False
     saved = (*common, "--ckpt_path", str(checkpoint))
