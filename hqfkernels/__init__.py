@@ -2,7 +2,7 @@
 
 from hqfkernels import ansatz, backends, nn, ops
 from hqfkernels.circuit import Angle, Circuit, Gate, Input, Weight
-from hqfkernels.functional import expval, explain, probs, statevector
+from hqfkernels.functional import explain, expval, probs, statevector
 from hqfkernels.planner import Plan
 
 __version__ = "0.1.0"
@@ -16,8 +16,8 @@ __all__ = [
     "Weight",
     "ansatz",
     "backends",
-    "expval",
     "explain",
+    "expval",
     "nn",
     "ops",
     "probs",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hqfkernels import program as _program
 from hqfkernels.circuit import Angle, Circuit, Gate
-from hqfkernels.planner import Plan, plan
+from hqfkernels.planner import Plan, plan, static
 from hqfkernels.reference import circuit as _reference
 
 INPUT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -103,10 +103,11 @@ def gate_forward(
         own = weights.to(inputs.dtype).expand(*batch, weights.shape[-1])
         inputs, weights, feature_dims = torch.cat([inputs.flatten(len(batch)), own], -1), weights.new_empty(0), 1
     text = _lowered(circuit.text, measurement, as_inputs)
-    return torch.ops.hqfkernels.gate_forward(inputs, weights, text, feature_dims, list(output_order))
+    result: Tensor = torch.ops.hqfkernels.gate_forward(inputs, weights, text, feature_dims, list(output_order))
+    return result
 
 
-@torch._dynamo.assume_constant_result  # text in, text out: nothing for torch.compile to trace
+@static
 def _lowered(text: str, measurement: _program.Measurement, weights_as_inputs: bool) -> str:
     if weights_as_inputs:
         text = _weights_as_inputs(Circuit.from_text(text)).text

@@ -6,9 +6,9 @@ reason, never replaced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
+from typing import Any, TypeVar
 
 from hqfkernels import backends
 
@@ -16,6 +16,18 @@ ENGINES = ("auto", "gate")
 BACKENDS = ("auto", "cpu", "reference")
 MAX_NATIVE_QUBITS = 20
 """The CPU kernels hold two states per lane in memory; above this they refuse."""
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def static(function: _F) -> _F:
+    """Marks a function of static facts whose result torch.compile takes as a constant, without tracing into it.
+
+    It is what torch.compiler.assume_constant_result does, without the seconds that importing the compiler takes.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def _refusal(backend: str, n_qubits: int, device: str, forward_only: bool) -> str | None:
+def _refusal(backend: str, n_qubits: int, device: str) -> str | None:
     """Why ``backend`` cannot take the call, or None if it can."""
     if backend == "reference":
         return None
@@ -50,15 +62,15 @@ def _refusal(backend: str, n_qubits: int, device: str, forward_only: bool) -> st
     return None if available else reason
 
 
-@torch._dynamo.assume_constant_result  # static facts in, static choice out: nothing for torch.compile to trace
-def plan(n_qubits: int, device: str, engine: str, backend: str, forward_only: bool = False) -> Plan:
+@static
+def plan(n_qubits: int, device: str, engine: str, backend: str) -> Plan:
     """Plans a call.
 
     Args:
         n_qubits: size of the register.
         device: device type of the tensors, such as "cpu".
-        engine, backend: what the caller asked for.
-        forward_only: whether the call has no gradient at all (`statevector`).
+        engine: what the caller asked for.
+        backend: likewise.
 
     Raises:
         ValueError: if ``engine`` or ``backend`` is not known.
@@ -68,9 +80,9 @@ def plan(n_qubits: int, device: str, engine: str, backend: str, forward_only: bo
         raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    reasons = []
+    reasons: list[tuple[str, str]] = []
     for candidate in BACKENDS[1:]:
-        reason = _refusal(candidate, n_qubits, device, forward_only)
+        reason = _refusal(candidate, n_qubits, device)
         if backend in ("auto", candidate) and reason is None:
             others = [(other, "not needed") for other in BACKENDS[1:] if other not in (candidate, *dict(reasons))]
             return Plan("gate", candidate, (*reasons, *others))

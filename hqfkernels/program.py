@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,9 +110,10 @@ class Program:
     @property
     def n_outputs(self) -> int:
         """Length of the last output dimension, in real numbers (a state has two per amplitude)."""
-        return {"expval": len(self.observables), "probs": 2**self.n_qubits, "state": 2 ** (self.n_qubits + 1)}[
-            self.measurement
-        ]
+        if self.measurement == "expval":
+            return len(self.observables)
+        amplitudes: int = 2**self.n_qubits
+        return amplitudes if self.measurement == "probs" else 2 * amplitudes
 
     @property
     def text(self) -> str:
@@ -147,7 +148,7 @@ class Program:
         rotations = tuple(
             Rotation(number(), number(), Angle(float(next(words)), terms(), terms())) for _ in range(number())
         )
-        measurement: Measurement = next(words)  # type: ignore[assignment]
+        measurement = cast(Measurement, next(words))
         observables = tuple((number(), number(), number()) for _ in range(number()))
         frame = tuple(int(word) for word in words)
         return Program(
@@ -285,7 +286,7 @@ def to_rotations(circuit: Circuit, measurement: Measurement = "expval") -> Progr
             for letter, angle in zip("ZYZ", gate.angles, strict=True):
                 rotate(letter, angle, gate.qubits)
         elif gate.name == "cy":
-            control, target = gate.qubits
+            target = gate.qubits[1]
             rotate("Z", Angle(-PI / 2), (target,))
             frame.apply(Gate("cx", gate.qubits))
             rotate("Z", Angle(PI / 2), (target,))
