@@ -137,10 +137,15 @@ def summary(results: list[dict[str, Any]]) -> str:
 def memory() -> list[dict[str, Any]]:
     """Peak memory of a million circuits, each implementation in a process of its own."""
     results = []
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     for name in (OURS, "unitary"):
         progress(f"peak memory of {name}")
         process = subprocess.run(
-            [sys.executable, "-m", "bench.memory", name], capture_output=True, text=True, cwd=RESULTS.parent.parent
+            [sys.executable, "-m", "bench.memory", name],
+            capture_output=True,
+            text=True,
+            cwd=RESULTS.parent.parent,
+            env=os.environ | threads,
         )
         if process.returncode:
             raise RuntimeError(f"bench.memory {name} failed:\n{process.stderr}")
@@ -163,7 +168,7 @@ def report(run: dict[str, Any]) -> str:
     device, versions = run["device"], run["versions"]
     parts = [
         f"{run['date']}, commit {run['commit']}{' with changes' if run['modified'] else ''}, {device['cpu']} "
-        f"({device['cores']} cores, {device['simd']}), {run['threads']} threads, torch {versions['torch']}",
+        f"({device['cores']} cores, {device['simd']}), {run['threads']} thread(s), torch {versions['torch']}",
         summary(run["cases"]),
     ]
     if run["memory"]:
@@ -175,16 +180,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("--cases", nargs="+", type=Case.parse, default=CASES, help="n,layers,batch ...; default: all")
     parser.add_argument("--rounds", type=int, default=15, help="readings of each implementation (%(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads (%(default)s)")
     parser.add_argument("--json", type=Path, help="file for the result; default: a new one under bench/results")
     parser.add_argument("--no-compile", action="store_true", help="leave out the torch.compile forms, slow to build")
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak-memory run")
     parser.add_argument("--report", type=Path, help="print the tables of an earlier result instead of measuring")
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds: must be at least 1, got {options.rounds}")
+    for option in ("rounds", "threads"):
+        if getattr(options, option) < 1:
+            parser.error(f"--{option}: must be at least 1, got {getattr(options, option)}")
     if options.report:
         print(report(json.loads(options.report.read_text())))
         return
+    torch.set_num_threads(options.threads)
     run = stamp() | {"cases": [], "memory": []}
     path = options.json or RESULTS / f"{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}.json"
     if path.exists():

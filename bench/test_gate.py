@@ -20,7 +20,11 @@ def prepared(case: Case) -> tuple[Step, dict[str, Form]]:
     return Step.of(case), implementations(case, compiled=False)
 
 
-PARAMETERS = [pytest.param(case, name, id=f"{case}-{name}") for case in CASES for name in implementations(case, False)]
+PARAMETERS = [
+    pytest.param(case, name, id=f"n{case.n}-L{case.layers}-B{case.batch}-{name.replace(' ', '-')}")
+    for case in CASES
+    for name in implementations(case, compiled=False)
+]
 
 
 @pytest.mark.parametrize(("case", "name"), PARAMETERS)
