@@ -147,7 +147,7 @@ def evaluate(task: SegmentationTask, tiles: Dataset[Sample], device: torch.devic
     """miou, accuracy and iou."""
     task.eval()
     metrics = segmentation_metrics(len(task.classes)).to(device)
-    for batch in DataLoader(tiles, batch_size=8):
+    for batch in tqdm(DataLoader(tiles, batch_size=8), desc="scoring", leave=False):
         metrics.update(task(batch["image"].to(device)), batch["mask"].to(device))
     task.train()
     scores: dict[str, Tensor] = metrics.compute()
@@ -174,7 +174,7 @@ def train(
     """
     timer = QuantumTimer(task)
     optimizer = make_optimizer(task, task.lr, task.weight_decay)
-    batches = endless(DataLoader(training, batch_size=batch_size, shuffle=True, drop_last=True))
+    batches = endless(DataLoader(training, batch_size=batch_size, shuffle=True))
     history = History([], [])
     task.train()
     start = now()
@@ -249,7 +249,10 @@ def main(arguments: Sequence[str] | None = None) -> Result:
 
     torch.manual_seed(options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    training, held_out, classes = load_data(options.data, options.classes, options.crop)
+    try:
+        training, held_out, classes = load_data(options.data, options.classes, options.crop)
+    except ValueError as error:
+        parser.error(str(error))
     task = SegmentationTask(
         options.model,
         len(classes),

@@ -31,6 +31,24 @@ def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     return total / (mask != IGNORE_INDEX).sum().clamp(min=1)
 
 
+def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Soft Dice loss (arXiv 1606.04797), the mean over the classes that occur in the batch; 0 when none does.
+
+    It counts rare classes as much as common ones, where cross-entropy counts pixels.
+
+    Args:
+        logits: (B, num_classes, H, W).
+        mask: (B, H, W) class ids, `IGNORE_INDEX` where nothing counts.
+    """
+    counts = (mask != IGNORE_INDEX).unsqueeze(1)
+    truth = F.one_hot(mask.where(counts.squeeze(1), 0), logits.shape[1]).permute(0, 3, 1, 2) * counts
+    guess = logits.float().softmax(dim=1) * counts
+    pixels = truth.sum(dim=(0, 2, 3))
+    dice = 2 * (guess * truth).sum(dim=(0, 2, 3)) / (guess.sum(dim=(0, 2, 3)) + pixels).clamp(min=1)
+    occurs = pixels > 0
+    return ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)
+
+
 def segmentation_metrics(num_classes: int) -> MetricCollection:
     """``miou`` (macro over the classes that occur), ``accuracy`` (overall) and ``iou`` (num_classes)."""
     shared: dict[str, Any] = {"num_classes": num_classes, "ignore_index": IGNORE_INDEX}
@@ -46,9 +64,9 @@ def segmentation_metrics(num_classes: int) -> MetricCollection:
 class SegmentationTask(lightning.LightningModule):
     """Trains a network of `hqfnet.create_model`.
 
-    The loss is cross-entropy plus ``aux_weight`` times the network's auxiliary losses; the optimiser AdamW on what is
-    not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for "val" and "test" ``loss``,
-    ``miou``, ``accuracy`` and ``iou/<class name>``.
+    The loss is cross-entropy plus soft Dice plus ``aux_weight`` times the network's auxiliary losses; the optimiser
+    AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for "val" and "test"
+    ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
 
     Args:
         model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum: see `hqfnet.create_model`.
@@ -108,7 +126,7 @@ class SegmentationTask(lightning.LightningModule):
     def loss(self, batch: Sample) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the logits."""
         logits = self(batch["image"])
-        loss = cross_entropy(logits, batch["mask"])
+        loss = cross_entropy(logits, batch["mask"]) + dice_loss(logits, batch["mask"])
         for auxiliary in self.model.aux_losses.values():
             loss = loss + self.aux_weight * auxiliary
         return loss, logits

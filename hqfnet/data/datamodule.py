@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from hqfnet.data.classes import IGNORE_INDEX, ClassList, load_classes
 from hqfnet.data.folder import FolderDataset, Sample
 from hqfnet.data.generated import SCENE_CLASSES, GeneratedScenes
+from hqfnet.data.raster import rasters_in
 
 
 class _Paths(Dataset[str]):
@@ -20,7 +21,7 @@ class _Paths(Dataset[str]):
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise ValueError(f"predict_images: there is no folder {folder}")
-        self.paths = [str(path) for path in sorted(folder.iterdir()) if path.is_file()]
+        self.paths = [str(path) for path in rasters_in(folder)]
         if not self.paths:
             raise ValueError(f"predict_images: {folder} holds no image")
 
@@ -77,7 +78,6 @@ class SceneData(lightning.LightningDataModule):
             self.dataset(stage),
             batch_size=self.batch_size,
             shuffle=shuffle,
-            drop_last=shuffle,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),

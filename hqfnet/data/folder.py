@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
-from hqfnet.data.raster import Pixels, raster_size, read_image, read_mask, to_unit
+from hqfnet.data.raster import Pixels, raster_size, rasters_in, read_image, read_mask, to_unit
 
 Sample = dict[str, Tensor]
 Decoded = tuple[Pixels, npt.NDArray[np.uint8]]  # pixels (channels, H, W) and targets (H, W)
@@ -153,9 +153,8 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in {".xml", ".txt", ".json", ".tfw", ".jgw", ".pgw"}:  # side files of rasters
-            found.setdefault(path.stem, []).append(path)
+    for path in rasters_in(folder):
+        found.setdefault(path.stem, []).append(path)
     return found
 
 

@@ -15,6 +15,14 @@ from rasterio.windows import Window
 Pixels = npt.NDArray[Any]
 
 
+_SIDE_FILES = {".xml", ".txt", ".json", ".tfw", ".jgw", ".pgw", ".prj"}
+
+
+def rasters_in(folder: Path) -> list[Path]:
+    """The files of a folder in alphabetical order, without the side files that belong to rasters."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() not in _SIDE_FILES)
+
+
 def raster_size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels; ValueError when the file cannot be opened."""
     with _open(path) as raster:

@@ -19,7 +19,7 @@ from hqfnet.demo import QuantumTimer
 from hqfnet.figures import richest_tiles
 from hqfnet.predict import predict_file
 from hqfnet.qskip import QSkip
-from hqfnet.task import SegmentationTask, cross_entropy, make_optimizer, segmentation_metrics
+from hqfnet.task import SegmentationTask, cross_entropy, dice_loss, make_optimizer, segmentation_metrics
 
 
 @pytest.fixture
@@ -50,6 +50,16 @@ def test_cross_entropy_leaves_out_ignored_pixels() -> None:
     assert logits.grad.abs().max() == 0
 
 
+def test_dice_loss() -> None:
+    mask = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
+    right = torch.tensor([[[[9.0, 9, 0, 0]], [[0, 0, 9.0, 0]], [[0, 0, 0, 9.0]]]])
+    assert dice_loss(100 * right, mask).item() == pytest.approx(0, abs=1e-6)
+    wrong = torch.tensor([[[[9.0, 0, 0, 0]], [[0, 9.0, 9.0, 0]], [[0, 0, 0, 9.0]]]])
+    # Class 0: one of two pixels found; class 1: its pixel found and one too many; class 2 does not occur.
+    assert dice_loss(100 * wrong, mask).item() == pytest.approx(1 - (2 / 3 + 2 / 3) / 2)
+    assert dice_loss(right, torch.full_like(mask, IGNORE_INDEX)).item() == 0
+
+
 def test_metrics() -> None:
     metrics = segmentation_metrics(3)
     mask = torch.tensor([[[0, 0, 1, 1], [2, 2, 2, IGNORE_INDEX]]])
@@ -66,7 +76,8 @@ def test_loss_includes_the_auxiliary_losses() -> None:
     task = SegmentationTask("hqfnet_tiny", 3, pretrained=False, dmcaf=False, aux_weight=0.5)
     batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
     loss, logits = task.loss(batch)
-    expected = cross_entropy(logits, batch["mask"]) + 0.5 * task.model.aux_losses["load_balance"]
+    expected = cross_entropy(logits, batch["mask"]) + dice_loss(logits, batch["mask"])
+    expected = expected + 0.5 * task.model.aux_losses["load_balance"]
     torch.testing.assert_close(loss, expected)
 
 
@@ -123,6 +134,7 @@ def test_fit_test_and_predict_on_a_folder(folder: Path, tmp_path: Path, command_
     tested = command_line("test", *saved)
     torch.testing.assert_close(tested.trainer.callback_metrics["test/loss"], logged["val/loss"])
     out = tmp_path / "out"
+    (folder / "images" / "c.png.aux.xml").write_text("<PAMDataset/>")
     predicting = ("--data.predict_images", str(folder / "images"), "--model.predict_out", str(out))
     command_line("predict", *saved, *predicting, "--model.window", "48")
     assert {path.name for path in out.iterdir()} == {f"{s}{kind}.png" for s in "abc" for kind in ("", "_preview")}
@@ -153,6 +165,13 @@ def test_demo_writes_its_results(folder: Path, tmp_path: Path) -> None:
     assert 0 <= result.miou <= 1
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["iou"].keys() == {"a", "b", "c"}
     assert "| IoU b |" in (tmp_path / "out" / "metrics.md").read_text()
+
+
+def test_demo_names_what_is_wrong_with_the_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "masks" / "b.png").unlink()
+    with pytest.raises(SystemExit):
+        demo.main(["--data", str(folder), "--classes", "dubai"])
+    assert "train.txt: 'b' has no mask" in capsys.readouterr().err
 
 
 def test_demo_without_a_class_list(folder: Path) -> None:
