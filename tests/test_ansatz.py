@@ -1,5 +1,7 @@
 """Templates: structure, weight layout, agreement with PennyLane's, and errors."""
 
+# mypy: disable-error-code="arg-type,operator"
+
 import re
 
 import numpy as np

@@ -45,7 +45,7 @@ def statevector(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     n = circuit.n_qubits
     real = torch.float64 if inputs.dtype == torch.float64 else torch.float32
     inputs, weights = inputs.to(real), weights.to(real)
-    batch = torch.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])  # type: ignore[no-untyped-call]
+    batch = torch.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
 
     # The state carries one axis of length 2 for each qubit after those of the batch.
     zero = torch.eye(1, 2**n, dtype=real.to_complex(), device=inputs.device)[0]
