@@ -1,0 +1,45 @@
+"""Fixtures that several test files share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hqfkernels import backends
+
+
+@pytest.fixture(scope="session")
+def native() -> None:
+    """For tests of the compiled kernels themselves: skips where there are none."""
+    available, reason = backends.native_status()
+    if not available and os.environ.get("HQF_DISABLE_NATIVE"):
+        pytest.skip(reason)
+    assert available, reason
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Lets a test change the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Recorder(TorchDispatchMode):
+    """Notes the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func).removesuffix(".default"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """A context in which operators are noted in ``names``."""
+    return Recorder()
