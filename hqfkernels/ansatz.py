@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from itertools import combinations, count
 from typing import Literal
 
-import numpy as np
-
+from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import GATES, Circuit, Input, Weight
 
 _STEPS = {"horizontal": (0, 1), "vertical": (1, 0), "diagonal": (1, 1), "antidiagonal": (1, -1)}
@@ -55,7 +54,7 @@ def local_circuit(grid: tuple[int, int] = (2, 2), depth: int = 1) -> Circuit:
     Raises:
         TypeError, ValueError: if ``grid`` is not two positive ints of a possible product, or ``depth`` no positive int.
     """
-    rows, columns = _grid(grid)
+    rows, columns = sides(grid, "grid")
     circuit = angle_encoding(rows * columns)
     edges = []
     for parity in (0, 1):
@@ -106,7 +105,7 @@ def directional_circuit(
     """
     if direction not in _STEPS:
         raise ValueError(f"direction: must be one of {', '.join(_STEPS)}, got {direction!r}")
-    rows, columns = _grid(grid)
+    rows, columns = sides(grid, "grid")
     circuit = angle_encoding(rows * columns)
     down, right = _STEPS[direction]
     # Pixels in reading order meet the pixels of each chain in the chain's order.
@@ -135,7 +134,7 @@ def strongly_entangling(n_qubits: int, depth: int = 1) -> Circuit:
     """
     circuit = angle_encoding(n_qubits)
     weights = map(Weight, count())
-    for layer in range(_positive(depth, "depth")):
+    for layer in range(positive(depth, "depth")):
         for q in range(n_qubits):
             circuit.rot(next(weights), next(weights), next(weights), q)
         if n_qubits > 1:
@@ -164,7 +163,7 @@ def basic_entangler(n_qubits: int, depth: int = 1, axis: Literal["x", "y", "z"] 
     circuit = angle_encoding(n_qubits)
     ring = [(q, (q + 1) % n_qubits) for q in range(n_qubits if n_qubits > 2 else n_qubits - 1)]
     weights = map(Weight, count())
-    for _ in range(_positive(depth, "depth")):
+    for _ in range(positive(depth, "depth")):
         for q in range(n_qubits):
             circuit.append(name, [next(weights)], [q])
         for a, b in ring:
@@ -175,27 +174,12 @@ def basic_entangler(n_qubits: int, depth: int = 1, axis: Literal["x", "y", "z"] 
 def _layered(circuit: Circuit, depth: int, entangler: str, pairs: Sequence[tuple[int, int]]) -> Circuit:
     """Adds ``depth`` layers of RY and RZ on each qubit and ``entangler`` on ``pairs``, in that order."""
     weights = map(Weight, count())
-    for _ in range(_positive(depth, "depth")):
+    for _ in range(positive(depth, "depth")):
         for q in range(circuit.n_qubits):
             circuit.ry(next(weights), q).rz(next(weights), q)
         for pair in pairs:
             circuit.append(entangler, [next(weights) for _ in range(GATES[entangler][0])], pair)
     return circuit
-
-
-def _positive(value: int, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{what}: must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{what}: must be at least 1, got {value}")
-    return int(value)
-
-
-def _grid(grid: tuple[int, int]) -> tuple[int, int]:
-    if not isinstance(grid, (tuple, list)) or len(grid) != 2:
-        raise ValueError(f"grid: must be (rows, columns), got {grid!r}")
-    rows, columns = (_positive(side, "grid: a side") for side in grid)
-    return rows, columns
 
 
 def _rotation(axis: str) -> str:

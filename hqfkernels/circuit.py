@@ -60,6 +60,8 @@ class Angle:
         if isinstance(value, Angle):
             return value
         try:
+            if isinstance(value, (str, bytes)):
+                raise TypeError
             constant = float(value)
         except (TypeError, ValueError):
             raise TypeError(f"an angle must be a number, Input, Weight or their sum, got {value!r}") from None

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from hqfkernels import program as _program
-from hqfkernels.circuit import Angle, Circuit, Gate
-from hqfkernels.planner import Plan, plan, static
+from hqfkernels.circuit import Circuit
+from hqfkernels.engines import fourier, gate
+from hqfkernels.planner import Plan, choose, explain_choice
+from hqfkernels.program import Measurement
 from hqfkernels.reference import circuit as _reference
 
 INPUT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-SHARED_SAMPLES = 8
-"""With fewer samples than this to a set of weights, the weights are handled as inputs: lanes are per sample."""
 
 
 def expval(
@@ -31,7 +31,7 @@ def expval(
         inputs: (..., n_inputs), float64, float32, float16 or bfloat16, any strides; angles in radians.
         weights: (*g, n_weights), float64 or float32, g broadcastable against ``inputs.shape[:-1]`` (aligned on the
             right): one set for all samples, or one per group. May be left out if the circuit has none.
-        engine: "auto" or "gate".
+        engine: "auto", "gate" (state vectors) or "fourier" (trigonometric polynomials; depth costs nothing).
         backend: "auto", "cpu" (compiled kernels) or "reference" (plain torch, any device, differentiable twice).
 
     Returns:
@@ -64,8 +64,9 @@ def explain(
     circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
 ) -> Plan:
     """The `Plan` that `expval` would follow for these arguments; print it to read it."""
-    _check(circuit, inputs, weights)
-    return plan(circuit.n_qubits, inputs.device.type, engine, backend)
+    weights = _check(circuit, inputs, weights)
+    samples, sets = inputs.shape[:-1].numel(), weights.shape[:-1].numel()
+    return explain_choice(circuit.text, circuit.n_qubits, inputs.device.type, engine, backend, samples, sets)
 
 
 def _run(
@@ -74,60 +75,38 @@ def _run(
     weights: Tensor | None,
     engine: str,
     backend: str,
-    measurement: _program.Measurement,
+    measurement: Measurement,
 ) -> Tensor:
     weights = _check(circuit, inputs, weights)
-    plan(circuit.n_qubits, inputs.device.type, engine, backend)
+    choice = choose(circuit.text, circuit.n_qubits, measurement, inputs.device.type, engine, backend)
     if backend == "reference":
         compute = {"expval": _reference.expval, "probs": _reference.probs, "state": _reference.statevector}
         return compute[measurement](circuit, inputs, weights)
-    return gate_forward(circuit, inputs, weights, 1, (), measurement)
+    return evaluate(circuit, inputs, weights, choice, measurement)
 
 
-def gate_forward(
+def evaluate(
     circuit: Circuit,
     inputs: Tensor,
     weights: Tensor,
-    feature_dims: int,
-    output_order: Sequence[int],
-    measurement: _program.Measurement = "expval",
+    choice: tuple[str, int],
+    measurement: Measurement = "expval",
+    feature_dims: int = 1,
+    output_order: Sequence[int] = (),
 ) -> Tensor:
-    """The gate engine on checked arguments; the last ``feature_dims`` dimensions of ``inputs`` are a sample's inputs.
+    """Runs the engine that `planner.choose` chose, on checked arguments.
 
-    See `hqfkernels.ops` for ``output_order``.
+    The last ``feature_dims`` dimensions of ``inputs`` are a sample's; see `hqfkernels.ops` for ``output_order``.
     """
-    batch = inputs.shape[: inputs.dim() - feature_dims]
-    sets = weights.shape[:-1].numel()
-    as_inputs = sets > 1 and batch.numel() < SHARED_SAMPLES * sets and not output_order
-    if as_inputs:
-        own = weights.to(inputs.dtype).expand(*batch, weights.shape[-1])
-        inputs, weights, feature_dims = torch.cat([inputs.flatten(len(batch)), own], -1), weights.new_empty(0), 1
-    text = _lowered(circuit.text, measurement, as_inputs)
-    result: Tensor = torch.ops.hqfkernels.gate_forward(inputs, weights, text, feature_dims, list(output_order))
-    return result
-
-
-@static
-def _lowered(text: str, measurement: _program.Measurement, weights_as_inputs: bool) -> str:
-    if weights_as_inputs:
-        text = _weights_as_inputs(Circuit.from_text(text)).text
-    return _program.lower(text, measurement)
-
-
-def _weights_as_inputs(circuit: Circuit) -> Circuit:
-    """The same circuit with weight k read from input ``n_inputs + k``."""
-    result = Circuit(circuit.n_qubits).measure(*circuit.observables)
-    for gate in circuit.gates:
-        angles = tuple(
-            Angle(a.constant, (*a.inputs, *((circuit.n_inputs + k, c) for k, c in a.weights))) for a in gate.angles
-        )
-        result._append(Gate(gate.name, gate.qubits, angles, gate.matrix))
-    result.n_inputs = circuit.n_inputs + circuit.n_weights
-    return result
+    samples, sets = inputs.shape[: inputs.dim() - feature_dims].numel(), weights.shape[:-1].numel()
+    engine = fourier if samples >= choice[1] * sets else gate
+    return engine.forward(circuit, inputs, weights, measurement, feature_dims, output_order)
 
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
     """Checks the arguments of a call; returns the weights, empty ones if the circuit has none."""
+    if not torch.compiler.is_compiling():
+        _refuse_forward_mode(inputs, weights)
     if not isinstance(circuit, Circuit):
         raise TypeError(f"circuit: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
     if not len(circuit):
@@ -164,3 +143,11 @@ def check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None, batc
             "aligned on the right"
         )
     return weights
+
+
+def _refuse_forward_mode(*tensors: object) -> None:
+    """Forward-mode derivatives would silently be lost: the operators have none."""
+    if forward_ad._current_level >= 0 and any(
+        isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    ):
+        raise NotImplementedError("forward-mode derivatives are not available; use reverse mode (backward, grad)")

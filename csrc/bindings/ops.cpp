@@ -61,35 +61,46 @@ Tensor empty(const Tensor& like, const Dims& shape, const Dims& order, ScalarTyp
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-void parallel_for(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-  torch::stable::parallel_for(0, count, 1, body);
+const hqf::ParallelFor& torch_threads() {
+  static const hqf::ParallelFor run = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+    torch::stable::parallel_for(0, count, 1, body);
+  };
+  return run;
 }
 
-Tensor gate_forward(const Tensor& inputs, const Tensor& weights, const std::string& program, int64_t feature_dims,
-                    const Dims& output_order) {
+using Outputs = decltype(hqf::gate::n_outputs);
+using Forward = decltype(hqf::gate::forward);
+using Backward = decltype(hqf::gate::backward);
+
+template <Outputs n_outputs, Forward run>
+Tensor forward(const Tensor& inputs, const Tensor& parameters, const std::string& text, int64_t feature_dims,
+               const Dims& output_order) {
   Dims shape = sizes(inputs);
-  if (output_order.size() != shape.size()) {
+  if (feature_dims == 1 || output_order.size() != shape.size()) {
     shape.resize(shape.size() - feature_dims);
-    shape.push_back(hqf::n_outputs(program));
+    shape.push_back(n_outputs(text));
   }
   ScalarType type = inputs.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   Tensor output = empty(inputs, shape, output_order, type);
-  hqf::forward(program, read(inputs), static_cast<int>(feature_dims), read(weights), write(output), parallel_for);
+  run(text, read(inputs), static_cast<int>(feature_dims), read(parameters), write(output), torch_threads());
   return output;
 }
 
-std::tuple<Tensor, Tensor> gate_backward(const Tensor& grad, const Tensor& inputs, const Tensor& weights,
-                                         const std::string& program, int64_t feature_dims, const Dims& input_order) {
+template <Backward run>
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& inputs, const Tensor& parameters,
+                                    const std::string& text, int64_t feature_dims, const Dims& input_order) {
   Tensor grad_inputs = empty(inputs, sizes(inputs), input_order, inputs.scalar_type());
-  Tensor grad_weights = empty(weights, sizes(weights), {}, weights.scalar_type());
-  hqf::backward(program, read(grad), read(inputs), static_cast<int>(feature_dims), read(weights), write(grad_inputs),
-                write(grad_weights), parallel_for);
-  return {grad_inputs, grad_weights};
+  Tensor grad_parameters = empty(parameters, sizes(parameters), {}, parameters.scalar_type());
+  run(text, read(grad), read(inputs), static_cast<int>(feature_dims), read(parameters), write(grad_inputs),
+      write(grad_parameters), torch_threads());
+  return {grad_inputs, grad_parameters};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(hqfkernels, CPU, m) {
-  m.impl("gate_forward", TORCH_BOX(&gate_forward));
-  m.impl("gate_backward", TORCH_BOX(&gate_backward));
+  m.impl("gate_forward", TORCH_BOX((&forward<hqf::gate::n_outputs, hqf::gate::forward>)));
+  m.impl("gate_backward", TORCH_BOX((&backward<hqf::gate::backward>)));
+  m.impl("fourier_forward", TORCH_BOX((&forward<hqf::fourier::n_outputs, hqf::fourier::forward>)));
+  m.impl("fourier_backward", TORCH_BOX((&backward<hqf::fourier::backward>)));
 }

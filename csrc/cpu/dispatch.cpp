@@ -1,4 +1,5 @@
-// The public entry points: programs are parsed and planned once, shapes checked, and a variant chosen.
+// The public entry points: texts are read and planned once, shapes checked, and a variant chosen.
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -7,76 +8,112 @@
 #include "hqf/batch.hpp"
 #include "hqf/capability.hpp"
 #include "hqf/engine.hpp"
-#include "hqf/plan.hpp"
 #include "hqf/variants.hpp"
 
 namespace hqf {
 namespace {
 
-constexpr size_t kCachedPlans = 256;
+constexpr size_t kCached = 256;
 
-std::shared_ptr<const Plan> plan_of(const std::string& text) {
+// What `make` reads from a text, kept for the next call with the same text.
+template <class Recipe>
+std::shared_ptr<const Recipe> cached(const std::string& text, Recipe (*make)(const std::string&)) {
   static std::mutex mutex;
-  static std::unordered_map<std::string, std::shared_ptr<const Plan>> plans;
+  static std::unordered_map<std::string, std::shared_ptr<const Recipe>> recipes;
   {
     const std::lock_guard lock(mutex);
-    if (const auto found = plans.find(text); found != plans.end()) return found->second;
+    if (const auto found = recipes.find(text); found != recipes.end()) return found->second;
   }
-  auto plan = std::make_shared<const Plan>(make_plan(parse_program(text)));
+  auto recipe = std::make_shared<const Recipe>(make(text));
   const std::lock_guard lock(mutex);
-  if (plans.size() >= kCachedPlans) plans.clear();
-  return plans.emplace(text, std::move(plan)).first->second;
+  if (recipes.size() >= kCached) recipes.clear();
+  return recipes.emplace(text, std::move(recipe)).first->second;
 }
 
-void check(const Plan& plan, const Batch& batch, const View& weights) {
-  const auto& p = plan.program;
-  if (static_cast<int64_t>(batch.places[kInputs].size()) != p.n_inputs ||
-      static_cast<int64_t>(batch.places[kOutput].size()) != p.n_outputs() ||
-      weights.sizes[weights.ndim - 1] != p.n_weights)
-    throw std::invalid_argument("gate engine: inputs, weights or output do not have the program's sizes");
+Plan read_plan(const std::string& text) { return make_plan(parse_program(text)); }
+
+struct Sizes {
+  int64_t inputs, outputs, parameters;
+};
+
+Sizes sizes(const Plan& plan) { return {plan.program.n_inputs, plan.program.n_outputs(), plan.program.n_weights}; }
+
+Sizes sizes(const Series& series) {
+  return {series.n_inputs, series.n_outputs, int64_t{series.n_rows()} * series.n_outputs};
 }
 
-}  // namespace
+template <class Recipe>
+void check(const Recipe& recipe, const Batch& batch, const View& parameters) {
+  const Sizes expected = sizes(recipe);
+  if (static_cast<int64_t>(batch.places[kInputs].size()) != expected.inputs ||
+      static_cast<int64_t>(batch.places[kOutput].size()) != expected.outputs ||
+      parameters.sizes[parameters.ndim - 1] != expected.parameters)
+    throw std::invalid_argument("engine: inputs, parameters or output do not have the sizes that the text tells");
+}
 
-int64_t n_outputs(const std::string& program) { return plan_of(program)->program.n_outputs(); }
-
-void forward(const std::string& program, const View& inputs, int feature_dims, const View& weights, const View& output,
-             const ParallelFor& parallel_for) {
-  const auto plan = plan_of(program);
-  const Batch batch(inputs, feature_dims, output, nullptr, weights);
-  check(*plan, batch, weights);
+template <class Recipe>
+void run_forward(const Recipe& recipe, const View& inputs, int feature_dims, const View& parameters, const View& output,
+                 const ParallelFor& parallel_for) {
+  const Batch batch(inputs, feature_dims, output, nullptr, parameters);
+  check(recipe, batch, parameters);
   if (batch.n_groups * batch.n_samples == 0) return;
   switch (cpu_capability()) {
 #ifdef HQF_HAVE_AVX512
     case Capability::avx512:
-      return avx512::forward(*plan, batch, weights, parallel_for);
+      return avx512::forward(recipe, batch, parameters, parallel_for);
 #endif
 #ifdef HQF_HAVE_AVX2
     case Capability::avx2:
-      return avx2::forward(*plan, batch, weights, parallel_for);
+      return avx2::forward(recipe, batch, parameters, parallel_for);
 #endif
     default:
-      return baseline::forward(*plan, batch, weights, parallel_for);
+      return baseline::forward(recipe, batch, parameters, parallel_for);
   }
 }
 
-void backward(const std::string& program, const View& grad, const View& inputs, int feature_dims, const View& weights,
-              const View& grad_inputs, const View& grad_weights, const ParallelFor& parallel_for) {
-  const auto plan = plan_of(program);
-  const Batch batch(inputs, feature_dims, grad, &grad_inputs, weights);
-  check(*plan, batch, weights);
+template <class Recipe>
+void run_backward(const Recipe& recipe, const View& grad, const View& inputs, int feature_dims, const View& parameters,
+                  const View& grad_inputs, const View& grad_parameters, const ParallelFor& parallel_for) {
+  const Batch batch(inputs, feature_dims, grad, &grad_inputs, parameters);
+  check(recipe, batch, parameters);
+  if (batch.n_groups * batch.n_samples == 0) {
+    int64_t bytes = grad_parameters.dtype == DType::f64 ? 8 : grad_parameters.dtype == DType::f32 ? 4 : 2;
+    for (int d = 0; d < grad_parameters.ndim; ++d) bytes *= grad_parameters.sizes[d];
+    if (bytes) std::memset(grad_parameters.data, 0, static_cast<size_t>(bytes));
+    return;
+  }
   switch (cpu_capability()) {
 #ifdef HQF_HAVE_AVX512
     case Capability::avx512:
-      return avx512::backward(*plan, batch, weights, grad_weights, parallel_for);
+      return avx512::backward(recipe, batch, parameters, grad_parameters, parallel_for);
 #endif
 #ifdef HQF_HAVE_AVX2
     case Capability::avx2:
-      return avx2::backward(*plan, batch, weights, grad_weights, parallel_for);
+      return avx2::backward(recipe, batch, parameters, grad_parameters, parallel_for);
 #endif
     default:
-      return baseline::backward(*plan, batch, weights, grad_weights, parallel_for);
+      return baseline::backward(recipe, batch, parameters, grad_parameters, parallel_for);
   }
 }
+
+}  // namespace
+
+#define HQF_DEFINE_ENGINE(engine, read)                                                                     \
+  namespace engine {                                                                                        \
+  int64_t n_outputs(const std::string& text) { return sizes(*cached(text, read)).outputs; }                 \
+  void forward(const std::string& text, const View& inputs, int feature_dims, const View& parameters,       \
+               const View& output, const ParallelFor& parallel_for) {                                       \
+    run_forward(*cached(text, read), inputs, feature_dims, parameters, output, parallel_for);               \
+  }                                                                                                         \
+  void backward(const std::string& text, const View& grad, const View& inputs, int feature_dims,            \
+                const View& parameters, const View& grad_inputs, const View& grad_parameters,               \
+                const ParallelFor& parallel_for) {                                                          \
+    run_backward(*cached(text, read), grad, inputs, feature_dims, parameters, grad_inputs, grad_parameters, \
+                 parallel_for);                                                                             \
+  }                                                                                                         \
+  }
+
+HQF_DEFINE_ENGINE(gate, read_plan)
+HQF_DEFINE_ENGINE(fourier, parse_series)
 
 }  // namespace hqf

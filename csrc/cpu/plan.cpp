@@ -7,7 +7,8 @@
 namespace hqf {
 namespace {
 
-// Scales of this many rotations, each at least 1/sqrt(2), are made up for at once: 2^-20 squared is far from float's end.
+// Scales of this many rotations, each at least 1/sqrt(2), are made up for at once: 2^-20 squared is far from float's
+// end.
 constexpr int kSegmentRotations = 40;
 
 bool commute(const Rotation& a, const Rotation& b) { return (parity(a.x & b.z) ^ parity(a.z & b.x)) == 0; }

@@ -1,43 +1,13 @@
 #include "hqf/program.hpp"
 
-#include <charconv>
 #include <stdexcept>
-#include <string_view>
+
+#include "hqf/words.hpp"
 
 namespace hqf {
 namespace {
 
 constexpr int kMaxQubits = 20;  // two states of 2^20 amplitudes per lane are the most this engine will hold
-
-class Words {
- public:
-  explicit Words(std::string_view text) : rest_(text) {}
-
-  std::string_view word() {
-    const auto begin = rest_.find_first_not_of(' ');
-    if (begin == std::string_view::npos) throw std::invalid_argument("program: text ends too early");
-    const auto end = std::min(rest_.find(' ', begin), rest_.size());
-    const auto result = rest_.substr(begin, end - begin);
-    rest_.remove_prefix(end);
-    return result;
-  }
-
-  template <class T>
-  T number(T low, T high) {
-    const auto text = word();
-    T value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || !(value >= low && value <= high))
-      throw std::invalid_argument("program: unexpected word '" + std::string(text) + "'");
-    return value;
-  }
-
-  int count(int high) { return number<int>(0, high); }
-  double real() { return number<double>(-1e300, 1e300); }
-
- private:
-  std::string_view rest_;
-};
 
 std::vector<Term> read_terms(Words& words, int limit) {
   std::vector<Term> terms(words.count(limit));

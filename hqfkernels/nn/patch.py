@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hqfkernels import ansatz
+from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
-from hqfkernels.functional import INPUT_DTYPES, gate_forward
+from hqfkernels.functional import INPUT_DTYPES, evaluate
 from hqfkernels.nn.circuit_layer import checked_circuit, initial_weights
-from hqfkernels.planner import plan
+from hqfkernels.planner import choose
 
 Gather = Literal["block", "grid", "rows", "columns"]
 Output = Literal["pixels", "channels"]
@@ -68,16 +69,14 @@ class PatchCircuit2d(nn.Module):
     ) -> None:
         super().__init__()
         self.circuit = checked_circuit(circuit)
-        rows, columns = (patch, patch) if isinstance(patch, int) else patch
-        if rows < 1 or columns < 1:
-            raise ValueError(f"patch: sides must be at least 1, got {patch!r}")
-        if channels < 1:
-            raise ValueError(f"channels: must be at least 1, got {channels}")
+        rows, columns = _sides(patch)
+        channels = positive(channels, "channels")
         if gather not in _SPLITS:
             raise ValueError(f"gather: must be one of {', '.join(_SPLITS)}, got {gather!r}")
         if output not in ("pixels", "channels"):
             raise ValueError(f'output: must be "pixels" or "channels", got {output!r}')
-        if weight_groups < 1 or channels % weight_groups:
+        weight_groups = positive(weight_groups, "weight_groups")
+        if channels % weight_groups:
             raise ValueError(f"weight_groups: must divide the {channels} channels, got {weight_groups}")
         if self.circuit.n_inputs != rows * columns:
             raise ValueError(
@@ -115,7 +114,7 @@ class PatchCircuit2d(nn.Module):
             raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
         if maps.device != self.weights.device:
             raise ValueError(f"maps: expected on {self.weights.device} like the weights, got {maps.device}")
-        plan(self.circuit.n_qubits, maps.device.type, "auto", "auto")
+        choice = choose(self.circuit.text, self.circuit.n_qubits, "expval", maps.device.type, "auto", "auto")
 
         height, width, _, pixels = _SPLITS[self.gather]
         unit_h, unit_w = self._divisor(height), self._divisor(width)
@@ -132,12 +131,12 @@ class PatchCircuit2d(nn.Module):
 
         if self.output == "pixels":
             order = [self._to_map[0], *self._to_map[3:], 1, 2] if channels_last else self._to_map
-            result = gate_forward(self.circuit, view, weights, len(pixels), order)
+            result = evaluate(self.circuit, view, weights, choice, "expval", len(pixels), order)
             joined = result.permute(self._to_map).flatten(1, 2)
             joined = joined.flatten(2, 1 + len(height)).flatten(3)
             return joined[:, :, :h, :w] if pad_h or pad_w else joined
         order = [0, 1, 2, batch_dims, *range(3, batch_dims)]
-        result = gate_forward(self.circuit, view, weights, len(pixels), order)
+        result = evaluate(self.circuit, view, weights, choice, "expval", len(pixels), order)
         return result.permute(order).flatten(1, 3)
 
     def _divisor(self, split: str) -> int:
@@ -212,4 +211,4 @@ class DirectionalCircuit2d(PatchCircuit2d):
 
 
 def _sides(patch: int | tuple[int, int]) -> tuple[int, int]:
-    return (patch, patch) if isinstance(patch, int) else patch
+    return sides((patch, patch) if isinstance(patch, int) and not isinstance(patch, bool) else patch, "patch")

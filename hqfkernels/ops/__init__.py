@@ -1,41 +1,48 @@
-"""The torch operators: one schema each, declared here, with a plain-torch implementation for every device.
+"""The torch operators: one schema for each engine and direction, with a plain-torch implementation for every device.
 
 Native libraries register faster implementations of the same schemas (`hqfkernels.backends`). Arguments are taken as
-checked: `hqfkernels.functional` does that.
+checked: `hqfkernels.functional` does that. An engine maps inputs, and parameters that the batch shares, to outputs:
 
-``gate_forward(inputs, weights, program, feature_dims, output_order)``
+- ``gate``: ``text`` is that of a `hqfkernels.program.Program`, the parameters are the weights;
+- ``fourier``: ``text`` is that of a `hqfkernels.series.Series`, the parameters are its coefficients.
+
+``<engine>_forward(inputs, parameters, text, feature_dims, output_order)``
     inputs (*batch, *features) with ``feature_dims`` trailing feature dimensions, float64/32/16 or bfloat16, any
-    strides; weights (*g, n_weights), g broadcastable against batch; program the text of a
-    `hqfkernels.program.Program`. Returns (*batch, n_outputs), or (*batch, *features) if ``output_order`` names as many
-    dimensions as ``inputs`` has. ``output_order`` lists the result's dimensions from the outermost to the innermost in
-    memory; empty means contiguous. Float64 for float64 inputs, else float32.
-``gate_backward(grad, inputs, weights, program, feature_dims, input_order)``
-    The gradients of ``(grad * gate_forward(...)).sum()``, by the adjoint method, with the dtypes of inputs and weights;
-    the first with its dimensions in memory as ``input_order`` says.
+    strides; parameters (*g, n_parameters), g broadcastable against batch. Returns (*batch, n_outputs) or, if
+    ``output_order`` names as many dimensions as ``inputs`` has and features more than one, (*batch, *features).
+    ``output_order`` lists the result's dimensions from the outermost to the innermost in memory; empty means
+    contiguous. Float64 for float64 inputs, else float32.
+``<engine>_backward(grad, inputs, parameters, text, feature_dims, input_order)``
+    The gradients of ``(grad * <engine>_forward(...)).sum()``, with the dtypes of inputs and parameters; the first with
+    its dimensions in memory as ``input_order`` says.
 
-Autocast needs no rule: half-precision inputs are computed in float32 whatever the autocast state.
+Autocast needs no rule: half-precision inputs are computed in float32 whatever the autocast state. Second derivatives
+and forward-mode derivatives raise; `hqfkernels.reference` has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from hqfkernels.program import Program
-from hqfkernels.reference import rotations
+from hqfkernels.reference import rotations, series
+from hqfkernels.series import Series
 
-torch.library.define(
-    "hqfkernels::gate_forward",
-    "(Tensor inputs, Tensor weights, str program, int feature_dims, int[] output_order) -> Tensor",
-)
-torch.library.define(
-    "hqfkernels::gate_backward",
-    "(Tensor grad, Tensor inputs, Tensor weights, str program, int feature_dims, int[] input_order)"
-    " -> (Tensor, Tensor)",
-)
+_Recipe = TypeVar("_Recipe", Program, Series)
+
+
+class _Reference(Protocol):
+    """A plain-torch engine: see `hqfkernels.reference.rotations`."""
+
+    @staticmethod
+    def forward(recipe: Any, inputs: Tensor, parameters: Tensor) -> Tensor: ...
+
+    @staticmethod
+    def backward(recipe: Any, grad: Tensor, inputs: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def _compute_dtype(inputs: Tensor) -> torch.dtype:
@@ -50,86 +57,8 @@ def _empty_ordered(like: Tensor, shape: Sequence[int], order: Sequence[int], dty
     return like.new_empty([shape[d] for d in order], dtype=dtype).permute(inverse)
 
 
-def _output(inputs: Tensor, program: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-    shaped_as_inputs = len(order) == inputs.dim()
-    batch = inputs.shape[: inputs.dim() - feature_dims]
-    shape = inputs.shape if shaped_as_inputs else (*batch, Program.from_text(program).n_outputs)
-    return _empty_ordered(inputs, shape, order, _compute_dtype(inputs))
-
-
-@torch.library.register_fake("hqfkernels::gate_forward")
-def _gate_forward_fake(
-    inputs: Tensor, weights: Tensor, program: str, feature_dims: int, output_order: Sequence[int]
-) -> Tensor:
-    return _output(inputs, program, feature_dims, output_order)
-
-
-@torch.library.impl("hqfkernels::gate_forward", "CompositeExplicitAutograd")
-def _gate_forward(
-    inputs: Tensor, weights: Tensor, program: str, feature_dims: int, output_order: Sequence[int]
-) -> Tensor:
-    dtype = _compute_dtype(inputs)
-    flat = inputs.to(dtype).flatten(inputs.dim() - feature_dims)
-    result = _output(inputs, program, feature_dims, output_order)
-    values = rotations.forward(Program.from_text(program), flat, weights.to(dtype))
-    return result.copy_(values.view(result.shape))
-
-
-@torch.library.register_fake("hqfkernels::gate_backward")
-def _gate_backward_fake(
-    grad: Tensor, inputs: Tensor, weights: Tensor, program: str, feature_dims: int, input_order: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    grad_inputs = _empty_ordered(inputs, inputs.shape, input_order, inputs.dtype)
-    return grad_inputs, weights.new_empty(weights.shape)
-
-
-@torch.library.impl("hqfkernels::gate_backward", "CompositeExplicitAutograd")
-def _gate_backward(
-    grad: Tensor, inputs: Tensor, weights: Tensor, program: str, feature_dims: int, input_order: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    dtype = _compute_dtype(inputs)
-    batch_dims = inputs.dim() - feature_dims
-    flat = inputs.to(dtype).flatten(batch_dims)
-    slope = grad.to(dtype).flatten(batch_dims)
-    values, grad_weights = rotations.backward(Program.from_text(program), slope, flat, weights.to(dtype))
-    grad_inputs = _empty_ordered(inputs, inputs.shape, input_order, inputs.dtype)
-    return grad_inputs.copy_(values.view(inputs.shape)), grad_weights.to(weights.dtype)
-
-
-# --- autograd -------------------------------------------------------------------------------------------------------
-
-
-def _setup_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    tensor, weights, ctx.program, ctx.feature_dims, order = inputs
-    ctx.save_for_backward(tensor, weights)
-    # A result shaped as the inputs lies in memory as its input does (that is what the order is for); so does the
-    # gradient. Otherwise the gradient is contiguous.
-    ctx.order = order if len(order) == tensor.dim() else []
-
-
-def _forward_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    inputs, weights = ctx.saved_tensors
-    grad_inputs, grad_weights = torch.ops.hqfkernels.gate_backward(
-        grad, inputs, weights, ctx.program, ctx.feature_dims, ctx.order
-    )
-    return grad_inputs, grad_weights, None, None, None
-
-
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    pass
-
-
-def _no_double_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-    raise NotImplementedError(
-        "the gate engine has no second derivatives; call expval or probs with backend='reference' to get them"
-    )
-
-
-torch.library.register_autograd("hqfkernels::gate_forward", _forward_gradient, setup_context=_setup_forward)
-torch.library.register_autograd("hqfkernels::gate_backward", _no_double_backward, setup_context=_setup_backward)
-
-
-# --- vmap -----------------------------------------------------------------------------------------------------------
+def _shaped_as_inputs(inputs: Tensor, feature_dims: int, order: Sequence[int]) -> bool:
+    return feature_dims > 1 and len(order) == inputs.dim()
 
 
 def _lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
@@ -137,38 +66,117 @@ def _lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
     return tensor.expand(size, *tensor.shape) if in_dim is None else tensor.movedim(in_dim, 0)
 
 
-def _lead_weights(weights: Tensor, in_dim: int | None, size: int, batch_dims: int) -> Tensor:
+def _lead_parameters(parameters: Tensor, in_dim: int | None, size: int, batch_dims: int) -> Tensor:
     """As `_lead`, with singleton dimensions so that the mapped one meets the first of ``batch_dims``."""
-    weights = _lead(weights, in_dim, size)
-    return weights.reshape(size, *(1,) * (batch_dims - weights.dim() + 1), *weights.shape[1:])
+    parameters = _lead(parameters, in_dim, size)
+    return parameters.reshape(size, *(1,) * (batch_dims - parameters.dim() + 1), *parameters.shape[1:])
 
 
-@torch.library.register_vmap("hqfkernels::gate_forward")
-def _gate_forward_vmap(
-    info: Any, in_dims: tuple[Any, ...], inputs: Tensor, weights: Tensor, program: str, feature_dims: int, order: Any
-) -> tuple[Tensor, int]:
-    inputs = _lead(inputs, in_dims[0], info.batch_size)
-    if in_dims[1] is not None:
-        weights = _lead_weights(weights, in_dims[1], info.batch_size, inputs.dim() - feature_dims)
-    order = [0, *(d + 1 for d in order)] if order else []
-    return torch.ops.hqfkernels.gate_forward(inputs, weights, program, feature_dims, order), 0
+def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference] | Any) -> None:
+    """Declares ``<engine>_forward`` and ``<engine>_backward`` with everything that torch asks of an operator."""
+    forward, backward = f"hqfkernels::{engine}_forward", f"hqfkernels::{engine}_backward"
+    torch.library.define(
+        forward, "(Tensor inputs, Tensor parameters, str text, int feature_dims, int[] output_order) -> Tensor"
+    )
+    torch.library.define(
+        backward,
+        "(Tensor grad, Tensor inputs, Tensor parameters, str text, int feature_dims, int[] input_order)"
+        " -> (Tensor, Tensor)",
+    )
+    run_forward = getattr(torch.ops.hqfkernels, f"{engine}_forward")
+    run_backward = getattr(torch.ops.hqfkernels, f"{engine}_backward")
+
+    @torch.library.register_fake(forward)
+    def output(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
+        shape = inputs.shape
+        if not _shaped_as_inputs(inputs, feature_dims, order):
+            shape = (*inputs.shape[: inputs.dim() - feature_dims], recipe_type.from_text(text).n_outputs)
+        return _empty_ordered(inputs, shape, order, _compute_dtype(inputs))
+
+    @torch.library.impl(forward, "CompositeExplicitAutograd")
+    def plain_forward(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
+        dtype = _compute_dtype(inputs)
+        flat = inputs.to(dtype).flatten(inputs.dim() - feature_dims)
+        result = output(inputs, parameters, text, feature_dims, order)
+        values = reference.forward(recipe_type.from_text(text), flat, parameters.to(dtype))
+        return result.copy_(values.view(result.shape))
+
+    @torch.library.register_fake(backward)
+    def gradients(
+        grad: Tensor, inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        grad_inputs = _empty_ordered(inputs, inputs.shape, order, inputs.dtype)
+        return grad_inputs, parameters.new_empty(parameters.shape)
+
+    @torch.library.impl(backward, "CompositeExplicitAutograd")
+    def plain_backward(
+        grad: Tensor, inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _compute_dtype(inputs)
+        batch_dims = inputs.dim() - feature_dims
+        flat, slope = inputs.to(dtype).flatten(batch_dims), grad.to(dtype).flatten(batch_dims)
+        along_inputs, along_parameters = reference.backward(
+            recipe_type.from_text(text), slope, flat, parameters.to(dtype)
+        )
+        grad_inputs, grad_parameters = gradients(grad, inputs, parameters, text, feature_dims, order)
+        return grad_inputs.copy_(along_inputs.view(inputs.shape)), grad_parameters.copy_(along_parameters)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        tensor, parameters, ctx.text, ctx.feature_dims, order = inputs
+        ctx.save_for_backward(tensor, parameters)
+        # A result shaped as the inputs lies in memory as they do (that is what the order is for); so does the gradient.
+        ctx.order = order if _shaped_as_inputs(tensor, ctx.feature_dims, order) else []
+
+    def differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        grads = run_backward(grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order)
+        return *grads, None, None, None
+
+    def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        pass
+
+    def refuse(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        raise NotImplementedError(
+            f"the {engine} engine has no second derivatives; call expval or probs with backend='reference' to get them"
+        )
+
+    torch.library.register_autograd(forward, differentiate, setup_context=save)
+    torch.library.register_autograd(backward, refuse, setup_context=save_nothing)
+
+    @torch.library.register_vmap(forward)
+    def map_forward(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        inputs: Tensor,
+        parameters: Tensor,
+        text: str,
+        feature_dims: int,
+        order: Any,
+    ) -> tuple[Tensor, int]:
+        inputs = _lead(inputs, in_dims[0], info.batch_size)
+        if in_dims[1] is not None:
+            parameters = _lead_parameters(parameters, in_dims[1], info.batch_size, inputs.dim() - feature_dims)
+        order = [0, *(d + 1 for d in order)] if order else []
+        return run_forward(inputs, parameters, text, feature_dims, order), 0
+
+    @torch.library.register_vmap(backward)
+    def map_backward(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        grad: Tensor,
+        inputs: Tensor,
+        parameters: Tensor,
+        text: str,
+        feature_dims: int,
+        order: Any,
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        grad = _lead(grad, in_dims[0], info.batch_size)
+        inputs = _lead(inputs, in_dims[1], info.batch_size)
+        one = parameters if in_dims[2] is None else parameters.movedim(in_dims[2], 0)[0]
+        parameters = _lead_parameters(parameters, in_dims[2], info.batch_size, inputs.dim() - feature_dims)
+        order = [0, *(d + 1 for d in order)] if order else []
+        grads = run_backward(grad, inputs, parameters, text, feature_dims, order)
+        return (grads[0], grads[1].reshape(info.batch_size, *one.shape)), (0, 0)
 
 
-@torch.library.register_vmap("hqfkernels::gate_backward")
-def _gate_backward_vmap(
-    info: Any,
-    in_dims: tuple[Any, ...],
-    grad: Tensor,
-    inputs: Tensor,
-    weights: Tensor,
-    program: str,
-    feature_dims: int,
-    order: Any,
-) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    grad = _lead(grad, in_dims[0], info.batch_size)
-    inputs = _lead(inputs, in_dims[1], info.batch_size)
-    shape = (info.batch_size, *(weights if in_dims[2] is None else weights.movedim(in_dims[2], 0)[0]).shape)
-    weights = _lead_weights(weights, in_dims[2], info.batch_size, inputs.dim() - feature_dims)
-    order = [0, *(d + 1 for d in order)] if order else []
-    grads = torch.ops.hqfkernels.gate_backward(grad, inputs, weights, program, feature_dims, order)
-    return (grads[0], grads[1].reshape(shape)), (0, 0)
+_declare("gate", Program, rotations)
+_declare("fourier", Series, series)

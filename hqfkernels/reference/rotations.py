@@ -95,8 +95,7 @@ def forward(program: Any, inputs: Tensor, weights: Tensor) -> Tensor:
     state = _final_state(program, inputs, weights)
     if program.measurement == "expval":
         values = [
-            sign * _inner_real(state, _apply_pauli(state, program.n_qubits, x, z))
-            for x, z, sign in program.observables
+            sign * _inner_real(state, _apply_pauli(state, program.n_qubits, x, z)) for x, z, sign in program.observables
         ]
         return torch.stack(values, -1)
     logical = state[..., _frame_index(program, state.device)]

@@ -1,4 +1,4 @@
-// The gate engine on the CPU, free of torch: strided views in, strided views out.
+// The engines on the CPU, free of torch: strided views in, strided views out.
 #pragma once
 
 #include <cstdint>
@@ -21,23 +21,35 @@ struct View {
 // Calls body(begin, end) for ranges that cover [0, count), on any threads, in any order.
 using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body)>;
 
-// Length of the last output dimension of a program, in real numbers. Throws std::invalid_argument for a bad program.
-int64_t n_outputs(const std::string& program);
+// Both engines map a batch of inputs, and parameters that the batch shares, to outputs, as a text tells:
+//   gate     the text of a hqfkernels.program.Program; the parameters are the weights
+//   fourier  the text of a hqfkernels.series.Series; the parameters are its coefficients, row by row
+//
+// n_outputs: length of the last output dimension, in real numbers.
+// forward:
+//   inputs      (*batch, *features), features holding n_inputs numbers
+//   parameters  (*g, n_parameters), g broadcastable to batch, aligned on the right
+//   output      (*batch, *any) holding n_outputs numbers per sample; f32 or f64
+//   Arithmetic is in double if output is f64, else in float.
+// backward: gradients of sum(grad * output).
+//   grad             shaped as output, any dtype
+//   grad_inputs      shaped as inputs; every element is written
+//   grad_parameters  shaped as parameters, contiguous; summed in an order that does not depend on the number of threads
+//   Arithmetic is in double if inputs are f64, else in float.
+// All throw std::invalid_argument for a text that cannot be read and for shapes that do not fit.
+#define HQF_DECLARE_ENGINE(engine)                                                                    \
+  namespace engine {                                                                                  \
+  int64_t n_outputs(const std::string& text);                                                         \
+  void forward(const std::string& text, const View& inputs, int feature_dims, const View& parameters, \
+               const View& output, const ParallelFor& parallel_for);                                  \
+  void backward(const std::string& text, const View& grad, const View& inputs, int feature_dims,      \
+                const View& parameters, const View& grad_inputs, const View& grad_parameters,         \
+                const ParallelFor& parallel_for);                                                     \
+  }
 
-// Runs the program (text of hqfkernels.program.Program) on a batch.
-//   inputs  (*batch, *features), features holding n_inputs numbers
-//   weights (*g, n_weights), g broadcastable to batch, aligned on the right
-//   output  (*batch, *any) holding n_outputs numbers per sample; f32 or f64
-// Arithmetic is in double if output is f64, else in float. Throws std::invalid_argument if shapes do not fit.
-void forward(const std::string& program, const View& inputs, int feature_dims, const View& weights, const View& output,
-             const ParallelFor& parallel_for);
+HQF_DECLARE_ENGINE(gate)
+HQF_DECLARE_ENGINE(fourier)
 
-// Gradients of sum(grad * output) by the adjoint method.
-//   grad         shaped as output, any dtype
-//   grad_inputs  shaped as inputs; every element is written
-//   grad_weights shaped as weights; summed in an order that does not depend on the number of threads
-// Arithmetic is in double if inputs are f64, else in float.
-void backward(const std::string& program, const View& grad, const View& inputs, int feature_dims, const View& weights,
-              const View& grad_inputs, const View& grad_weights, const ParallelFor& parallel_for);
+#undef HQF_DECLARE_ENGINE
 
 }  // namespace hqf

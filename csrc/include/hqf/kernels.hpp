@@ -1,7 +1,7 @@
 // The arithmetic of each step of a plan on one vector of circuits, forward and adjoint.
 //
-// Amplitude i of the state is re[i] + i im[i], of the adjoint state lre[i] + i lim[i]. V is any type with the arithmetic
-// of a real number: a vector of lanes on a CPU, float or double in a GPU thread.
+// Amplitude i of the state is re[i] + i im[i], of the adjoint state lre[i] + i lim[i]. V is any type with the
+// arithmetic of a real number: a vector of lanes on a CPU, float or double in a GPU thread.
 //
 // A rotation pairs amplitudes (a, b). Real form (odd number of Y in its string):
 //     a' = cos a - sin b,  b' = sin a + cos b                  angles halved
@@ -26,7 +26,8 @@ struct Ratio {
   bool swapped;
 };
 
-// --- blocks of real rotations, one plane (real or imaginary parts) at a time ------------------------------------------
+// --- blocks of real rotations, one plane (real or imaginary parts) at a time
+// ------------------------------------------
 
 template <int K, bool Inverse, class V>
 HQF_INLINE void rotate_shared(V (&a)[1 << K], const V (&ratio)[K], const bool (&swapped)[K]) {
@@ -66,15 +67,27 @@ HQF_INLINE void rotate_lanes(V (&a)[1 << K], const V (&c)[K], const V (&s)[K]) {
   }
 }
 
+// Sums of products with + and with - apart: two chains of multiply-adds are shorter than one.
 template <int K, class V>
-HQF_INLINE void real_slopes(const V (&a)[1 << K], const V (&lam)[1 << K], V (&slope)[K]) {
+struct Slopes {
+  V plus[K] = {}, minus[K] = {};
+
+  HQF_INLINE void add(const V (&a)[1 << K], const V (&lam)[1 << K]) {
 #pragma GCC unroll 4
-  for (int l = 0; l < K; ++l) {
+    for (int l = 0; l < K; ++l) {
 #pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j)
-      if (!(j >> l & 1)) slope[l] += lam[j | 1 << l] * a[j] - lam[j] * a[j | 1 << l];
+      for (int j = 0; j < 1 << K; ++j)
+        if (!(j >> l & 1)) {
+          plus[l] += lam[j | 1 << l] * a[j];
+          minus[l] += lam[j] * a[j | 1 << l];
+        }
+    }
   }
-}
+
+  HQF_INLINE void add_to(V* sums) const {
+    for (int l = 0; l < K; ++l) sums[l] += plus[l] - minus[l];
+  }
+};
 
 template <int K, class V>
 void real_block(V* plane, const Step& step, const Ratio<ScalarOf<V>>* ratios) {
@@ -95,7 +108,8 @@ void real_block(V* plane, const Step& step, const Ratio<ScalarOf<V>>* ratios) {
 
 template <int K, class V>
 void real_block_adjoint(V* plane, V* adjoint, const Step& step, const Ratio<ScalarOf<V>>* ratios, V* slopes) {
-  V ratio[K], slope[K] = {};
+  V ratio[K];
+  Slopes<K, V> sums;
   bool swapped[K];
   for (int l = 0; l < K; ++l) ratio[l] = splat<V>(ratios[l].value), swapped[l] = ratios[l].swapped;
   uint32_t offset[1 << K];
@@ -104,13 +118,13 @@ void real_block_adjoint(V* plane, V* adjoint, const Step& step, const Ratio<Scal
     V a[1 << K], lam[1 << K];
 #pragma GCC unroll 8
     for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
-    real_slopes<K>(a, lam, slope);
+    sums.add(a, lam);
     rotate_shared<K, true>(a, ratio, swapped);
     rotate_shared<K, true>(lam, ratio, swapped);
 #pragma GCC unroll 8
     for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
   }
-  for (int l = 0; l < K; ++l) slopes[l] += slope[l];
+  sums.add_to(slopes);
 }
 
 template <int K, class V>
@@ -131,7 +145,8 @@ void real_block_lanes(V* plane, const Step& step, const V* cosines, const V* sin
 
 template <int K, class V>
 void real_block_lanes_adjoint(V* plane, V* adjoint, const Step& step, const V* cosines, const V* sines, V* slopes) {
-  V c[K], s[K], slope[K] = {};
+  V c[K], s[K];
+  Slopes<K, V> sums;
   for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = -sines[l];
   uint32_t offset[1 << K];
   for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
@@ -139,17 +154,18 @@ void real_block_lanes_adjoint(V* plane, V* adjoint, const Step& step, const V* c
     V a[1 << K], lam[1 << K];
 #pragma GCC unroll 8
     for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
-    real_slopes<K>(a, lam, slope);
+    sums.add(a, lam);
     rotate_lanes<K>(a, c, s);
     rotate_lanes<K>(lam, c, s);
 #pragma GCC unroll 8
     for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
   }
-  for (int l = 0; l < K; ++l) slopes[l] += slope[l];
+  sums.add_to(slopes);
 }
 
-// --- blocks of imaginary rotations ------------------------------------------------------------------------------------
-// c and s are the coefficients of "cos a - i s sin b"; with shared angles (1, ratio) or, swapped, (ratio, 1).
+// --- blocks of imaginary rotations
+// ------------------------------------------------------------------------------------ c and s are the coefficients of
+// "cos a - i s sin b"; with shared angles (1, ratio) or, swapped, (ratio, 1).
 
 template <int K, class V>
 HQF_INLINE void rotate_imaginary(V (&re)[1 << K], V (&im)[1 << K], const V (&c)[K], const V (&s)[K], uint8_t signs) {
@@ -219,8 +235,9 @@ void imaginary_block_adjoint(V* re, V* im, V* lre, V* lim, const Step& step, con
   for (int l = 0; l < K; ++l) slopes[l] += slope[l];
 }
 
-// --- growing the state ------------------------------------------------------------------------------------------------
-// The upper half of the state is zero before: b' = +-sin a, a' = cos a.
+// --- growing the state
+// ------------------------------------------------------------------------------------------------ The upper half of
+// the state is zero before: b' = +-sin a, a' = cos a.
 
 template <class V>
 void grow_real(V* plane, int bits, uint32_t z, V c, V s) {
@@ -281,7 +298,8 @@ V grow_imaginary_adjoint(V* re, V* im, V* lre, V* lim, int bits, uint32_t z, V c
   return slope;
 }
 
-// --- phases -----------------------------------------------------------------------------------------------------------
+// --- phases
+// -----------------------------------------------------------------------------------------------------------
 
 template <class V>
 void table_from_real(V* re, V* im, uint32_t size, const ScalarOf<V>* cosines, const ScalarOf<V>* sines) {
@@ -321,7 +339,8 @@ void table_adjoint(V* re, V* im, V* lre, V* lim, uint32_t size, const ScalarOf<V
     const V c = splat<V>(cosines[i]), s = splat<V>(sines[i]);
     const V x = re[i] * c + im[i] * s, y = im[i] * c - re[i] * s;
     const V u = lre[i] * c + lim[i] * s, v = lim[i] * c - lre[i] * s;
-    slopes[i] += u * y - v * x;
+    slopes[i] += u * y;
+    slopes[i] -= v * x;
     re[i] = x, im[i] = y, lre[i] = u, lim[i] = v;
   }
 }

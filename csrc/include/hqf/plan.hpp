@@ -12,24 +12,24 @@
 
 namespace hqf {
 
-constexpr int kMaxBlock = 3;  // a block of real rotations holds 2^3 amplitudes in registers ...
+constexpr int kMaxBlock = 3;           // a block of real rotations holds 2^3 amplitudes in registers ...
 constexpr int kMaxImaginaryBlock = 2;  // ... and one of imaginary rotations 2^2 complex ones
 
 enum class StepKind {
-  grow,      // one rotation about a string that leads out of the state so far
-  block,     // up to kMaxBlock commuting rotations inside the state
-  table,     // all shared phases up to the next other rotation
-  phase,     // one phase with an angle per sample
-  widen,     // the amplitudes turn complex: clears the imaginary parts
-  rescale,   // multiplies by the pending scale (see Plan::segments)
+  grow,     // one rotation about a string that leads out of the state so far
+  block,    // up to kMaxBlock commuting rotations inside the state
+  table,    // all shared phases up to the next other rotation
+  phase,    // one phase with an angle per sample
+  widen,    // the amplitudes turn complex: clears the imaginary parts
+  rescale,  // multiplies by the pending scale (see Plan::segments)
 };
 
 struct Step {
   StepKind kind;
-  int bits;        // the state has 2^bits amplitudes before this step
-  bool complex;    // and they are complex
-  bool shared;     // the angles are the same for all lanes
-  bool imaginary;  // grow, block: the generator has an even number of Y, so that real and imaginary parts mix
+  int bits;          // the state has 2^bits amplitudes before this step
+  bool complex;      // and they are complex
+  bool shared;       // the angles are the same for all lanes
+  bool imaginary;    // grow, block: the generator has an even number of Y, so that real and imaginary parts mix
   int first, count;  // rotations of the plan
   int table;         // table: its index
   int segment;       // the segment of scales that this step is in; a table or rescale opens the one it names
@@ -59,10 +59,10 @@ struct Plan {
   std::vector<PlannedRotation> rotations;
   std::vector<Step> steps;
   Readout readout;
-  int bits;            // the final state has 2^bits amplitudes
-  bool complex;        // and they are complex
+  int bits;      // the final state has 2^bits amplitudes
+  bool complex;  // and they are complex
   int n_tables;
-  int n_segments;      // rotations by shared angles are applied up to a factor; each segment makes up for its own
+  int n_segments;  // rotations by shared angles are applied up to a factor; each segment makes up for its own
 };
 
 // Throws std::invalid_argument for a program whose strings do not grow the state bit by bit.

@@ -1,16 +1,21 @@
-// The entry points of each compiled variant of the engine; dispatch.cpp chooses among them.
+// The entry points of each compiled variant of the engines; dispatch.cpp chooses among them.
 #pragma once
 
 #include "hqf/batch.hpp"
 #include "hqf/plan.hpp"
+#include "hqf/series.hpp"
 
 namespace hqf {
 
-#define HQF_DECLARE_VARIANT(arch)                                                                            \
-  namespace arch {                                                                                           \
-  void forward(const Plan& plan, const Batch& batch, const View& weights, const ParallelFor& parallel_for);  \
-  void backward(const Plan& plan, const Batch& batch, const View& weights, const View& grad_weights,         \
-                const ParallelFor& parallel_for);                                                            \
+// The batch must not be empty.
+#define HQF_DECLARE_VARIANT(arch)                                                                                    \
+  namespace arch {                                                                                                   \
+  void forward(const Plan& plan, const Batch& batch, const View& weights, const ParallelFor& parallel_for);          \
+  void forward(const Series& series, const Batch& batch, const View& coefficients, const ParallelFor& parallel_for); \
+  void backward(const Plan& plan, const Batch& batch, const View& weights, const View& grad_weights,                 \
+                const ParallelFor& parallel_for);                                                                    \
+  void backward(const Series& series, const Batch& batch, const View& coefficients, const View& grad_coefficients,   \
+                const ParallelFor& parallel_for);                                                                    \
   }
 
 HQF_DECLARE_VARIANT(baseline)

@@ -1,111 +1,19 @@
 // The gate engine: runs a plan over a batch, a vector of samples at a time. Compiled once per instruction set.
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <utility>
 #include <vector>
 
 #include "hqf/kernels.hpp"
-#include "hqf/simd.hpp"
+#include "hqf/lanes.hpp"
 #include "hqf/variants.hpp"
-
-#if defined(__AVX512F__)
-#define HQF_WIDEST 64
-#elif defined(__AVX2__)
-#define HQF_WIDEST 32
-#else
-#define HQF_WIDEST 16
-#endif
 
 namespace hqf::HQF_ARCH {
 namespace {
 
-constexpr int64_t kTasks = 256;  // into how many pieces a batch is cut, whatever the number of threads
+constexpr int64_t kTasks = 64;  // into how many pieces a batch is cut, whatever the number of threads
 
-// --- storage types ----------------------------------------------------------------------------------------------------
-
-struct BFloat16 {
-  uint16_t bits;
-};
-
-template <class T, class S>
-HQF_INLINE T widened(S value) {
-  if constexpr (std::is_same_v<S, BFloat16>)
-    return static_cast<T>(__builtin_bit_cast(float, static_cast<uint32_t>(value.bits) << 16));
-  else
-    return static_cast<T>(value);
-}
-
-template <class S, class T>
-HQF_INLINE S narrowed(T value) {
-  if constexpr (std::is_same_v<S, BFloat16>) {
-    const uint32_t bits = __builtin_bit_cast(uint32_t, static_cast<float>(value));
-    if ((bits & 0x7fffffff) > 0x7f800000) return {static_cast<uint16_t>(bits >> 16 | 0x40)};  // NaN stays one
-    return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};  // to nearest, ties to even
-  } else {
-    return static_cast<S>(value);
-  }
-}
-
-// Calls body with a null pointer of the storage type.
-template <class Body>
-HQF_INLINE void with_storage(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::f16:
-      return body(static_cast<_Float16*>(nullptr));
-    case DType::bf16:
-      return body(static_cast<BFloat16*>(nullptr));
-    case DType::f32:
-      return body(static_cast<float*>(nullptr));
-    case DType::f64:
-      return body(static_cast<double*>(nullptr));
-  }
-}
-
-// values[k] = the k-th number of each lane's sample.
-template <class V>
-void gather(const View& view, const int64_t* samples, const std::vector<int64_t>& places, V* values) {
-  with_storage(view.dtype, [&](auto* tag) {
-    const auto* data = static_cast<std::remove_pointer_t<decltype(tag)>*>(view.data);
-    for (size_t k = 0; k < places.size(); ++k) {
-      ScalarOf<V> lanes[kLanes<V>];
-      for (int lane = 0; lane < kLanes<V>; ++lane)
-        lanes[lane] = widened<ScalarOf<V>>(data[samples[lane] + places[k]]);
-      values[k] = load<V>(lanes);
-    }
-  });
-}
-
-template <class V>
-void scatter(const View& view, const int64_t* samples, int count, const std::vector<int64_t>& places,
-             const V* values) {
-  with_storage(view.dtype, [&](auto* tag) {
-    using S = std::remove_pointer_t<decltype(tag)>;
-    auto* data = static_cast<S*>(view.data);
-    for (size_t k = 0; k < places.size(); ++k) {
-      ScalarOf<V> lanes[kLanes<V>];
-      store<V>(lanes, values[k]);
-      for (int lane = 0; lane < count; ++lane) data[samples[lane] + places[k]] = narrowed<S>(lanes[lane]);
-    }
-  });
-}
-
-double read(const View& view, int64_t offset) {
-  double value = 0;
-  with_storage(view.dtype, [&](auto* tag) {
-    value = widened<double>(static_cast<std::remove_pointer_t<decltype(tag)>*>(view.data)[offset]);
-  });
-  return value;
-}
-
-void write(const View& view, int64_t offset, double value) {
-  with_storage(view.dtype, [&](auto* tag) {
-    using S = std::remove_pointer_t<decltype(tag)>;
-    static_cast<S*>(view.data)[offset] = narrowed<S>(value);
-  });
-}
-
-// --- what depends on the weights alone --------------------------------------------------------------------------------
+// --- what depends on the weights alone
+// --------------------------------------------------------------------------------
 
 // In place: values[i] becomes the sum over z of values[z] (-1)^parity(i & z).
 void walsh_hadamard(double* values, uint32_t size) {
@@ -189,37 +97,8 @@ struct WeightSet {
   }
 };
 
-// --- one vector of samples --------------------------------------------------------------------------------------------
-
-struct AlignedDelete {
-  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{64}); }
-};
-
-// Working memory of a thread, kept from call to call while it is small.
-class Scratch {
- public:
-  template <class V>
-  V* reserve(size_t count) {
-    const size_t bytes = count * sizeof(V);
-    if (bytes > size_) {
-      memory_.reset();
-      memory_.reset(::operator new(bytes, std::align_val_t{64}));
-      size_ = bytes;
-    }
-    return static_cast<V*>(memory_.get());
-  }
-
-  void release_large() {
-    if (size_ <= kKept) return;
-    memory_.reset();
-    size_ = 0;
-  }
-
- private:
-  static constexpr size_t kKept = size_t{16} << 20;
-  std::unique_ptr<void, AlignedDelete> memory_;
-  size_t size_ = 0;
-};
+// --- one vector of samples
+// --------------------------------------------------------------------------------------------
 
 template <class V>
 class Machine {
@@ -234,8 +113,8 @@ class Machine {
     for (const auto& step : plan.steps)
       if (step.kind == StepKind::table) n_table_entries_ += size_t{1} << step.bits;
     const size_t states = size * planes * (adjoint ? 2 : 1), tree = plan.readout.order.empty() ? 0 : size;
-    const size_t total = states + tree + 2 * n_inputs_ + n_outputs_ + 2 * rotations + 2 +
-                         (adjoint ? rotations + n_table_entries_ : 0);
+    const size_t total =
+        states + tree + 2 * n_inputs_ + n_outputs_ + 2 * rotations + 2 + (adjoint ? rotations + n_table_entries_ : 0);
     V* next = scratch.reserve<V>(total);
     auto take = [&](size_t count) { return std::exchange(next, next + count); };
     re_ = take(size);
@@ -389,8 +268,8 @@ class Machine {
             table_adjoint<V>(re_, im_, lre_, lim_, size, &w.table_cosine[table_end], &w.table_sine[table_end],
                              table_slopes_ + table_end);
           else
-            table_from_real_adjoint<V>(re_, im_, lre_, lim_, size, &w.table_cosine[table_end],
-                                       &w.table_sine[table_end], table_slopes_ + table_end);
+            table_from_real_adjoint<V>(re_, im_, lre_, lim_, size, &w.table_cosine[table_end], &w.table_sine[table_end],
+                                       table_slopes_ + table_end);
           continue;
         case StepKind::phase:
           slopes[0] = phase_adjoint<V>(re_, im_, lre_, lim_, size, plan_.rotations[step.first].z, *c, *s);
@@ -424,12 +303,12 @@ class Machine {
     size_t start = 0;
     for (const auto& step : plan_.steps) {
       if (step.kind != StepKind::table) {
-        for (int r = step.first; r < step.first + step.count; ++r) sums[r] = lane_sum(rotation_slopes_[r]);
+        for (int r = step.first; r < step.first + step.count; ++r) sums[r] = lane_sum<V>(rotation_slopes_[r]);
         continue;
       }
       const uint32_t size = uint32_t{1} << step.bits;
       phases.resize(size);
-      for (uint32_t i = 0; i < size; ++i) phases[i] = lane_sum(table_slopes_[start + i]);
+      for (uint32_t i = 0; i < size; ++i) phases[i] = lane_sum<V>(table_slopes_[start + i]);
       walsh_hadamard(phases.data(), size);
       for (int r = step.first; r < step.first + step.count; ++r) sums[r] = phases[plan_.rotations[r].z & (size - 1)];
       start += size;
@@ -437,12 +316,6 @@ class Machine {
   }
 
  private:
-  static double lane_sum(V v) {
-    double sum = 0;
-    for (int lane = 0; lane < kLanes<V>; ++lane) sum += v[lane];
-    return sum;
-  }
-
   template <class Body>
   static void with_block(const Step& step, const Body& body) {
     static_assert(kMaxBlock == 3);
@@ -608,32 +481,15 @@ class Machine {
   V amplitude_norm_ = {};
 };
 
-// --- a batch ----------------------------------------------------------------------------------------------------------
-
-Scratch& thread_scratch() {
-  static thread_local Scratch scratch;
-  return scratch;
-}
-
-// Cuts every group of samples into tasks of whole vectors. The cut depends on the sizes alone, so sums over tasks do not
-// depend on the number of threads.
-struct Cut {
-  int64_t vectors, per_task, tasks_per_group;
-
-  Cut(const Batch& batch, int lanes) {
-    vectors = (batch.n_samples + lanes - 1) / lanes;
-    const int64_t wanted = std::max<int64_t>(1, kTasks / batch.n_groups);
-    per_task = std::max<int64_t>(1, (vectors + wanted - 1) / wanted);
-    tasks_per_group = (vectors + per_task - 1) / per_task;
-  }
-};
+// --- a batch
+// ----------------------------------------------------------------------------------------------------------
 
 template <class V>
 void run(const Plan& plan, const Batch& batch, const View& weights, const View* grad_weights,
          const ParallelFor& parallel_for) {
   using T = ScalarOf<V>;
   constexpr int W = kLanes<V>;
-  const Cut cut(batch, W);
+  const Cut cut(batch, W, kTasks, 1);
   const size_t rotations = plan.rotations.size();
 
   std::vector<WeightSet<T>> sets(static_cast<size_t>(batch.n_groups));
@@ -657,25 +513,20 @@ void run(const Plan& plan, const Batch& batch, const View& weights, const View* 
       Cursor cursor(batch.samples, first * W);
       if (grad_weights) machine.clear_slopes();
       for (int64_t vector = first; vector < std::min(first + cut.per_task, cut.vectors); ++vector) {
-        const int count = static_cast<int>(std::min<int64_t>(W, batch.n_samples - vector * W));
-        int64_t offsets[3][W];
-        for (int lane = 0; lane < W; ++lane) {
-          for (int t = 0; t < 3; ++t)  // lanes beyond the batch repeat its last sample
-            offsets[t][lane] = lane < count ? start[t] + cursor.offset[t] : offsets[t][count - 1];
-          if (lane < count) cursor.advance();
-        }
-        gather<V>(batch.tensor[kInputs], offsets[kInputs], batch.places[kInputs], machine.inputs());
+        LaneOffsets<W> lanes;
+        lanes.fill(batch, start, cursor, vector);
+        gather<V>(batch.tensor[kInputs], lanes.at[kInputs], batch.places[kInputs], machine.inputs());
         machine.evolve(set);
         if (!grad_weights) {
           machine.measure();
-          scatter<V>(batch.tensor[kOutput], offsets[kOutput], count, batch.places[kOutput], machine.outputs());
+          scatter<V>(batch.tensor[kOutput], lanes.at[kOutput], lanes.count, batch.places[kOutput], machine.outputs());
           continue;
         }
-        gather<V>(batch.tensor[kOutput], offsets[kOutput], batch.places[kOutput], machine.outputs());
+        gather<V>(batch.tensor[kOutput], lanes.at[kOutput], batch.places[kOutput], machine.outputs());
         for (size_t k = 0; k < batch.places[kOutput].size(); ++k)
-          for (int lane = count; lane < W; ++lane) machine.outputs()[k][lane] = 0;
+          for (int lane = lanes.count; lane < W; ++lane) machine.outputs()[k][lane] = 0;
         machine.adjoint(set);
-        scatter<V>(batch.tensor[kGradInputs], offsets[kGradInputs], count, batch.places[kGradInputs],
+        scatter<V>(batch.tensor[kGradInputs], lanes.at[kGradInputs], lanes.count, batch.places[kGradInputs],
                    machine.grad_inputs());
       }
       if (grad_weights) machine.collect_slopes(&slopes[static_cast<size_t>(task) * rotations]);
@@ -703,12 +554,11 @@ void run(const Plan& plan, const Batch& batch, const View& weights, const View* 
 template <class T>
 void run_with_lanes(const Plan& plan, const Batch& batch, const View& weights, const View* grad_weights,
                     const ParallelFor& parallel_for) {
-  constexpr int64_t kCache = int64_t{512} << 10;
+  constexpr int64_t kCache = int64_t{1} << 20;
   const int64_t planes = (plan.complex ? 2 : 1) * (grad_weights ? 2 : 1);
   int bytes = HQF_WIDEST;
   auto too_wide = [&] {
-    return (planes << plan.bits) * bytes > kCache ||
-           batch.n_samples * static_cast<int64_t>(sizeof(T)) <= bytes / 2;
+    return (planes << plan.bits) * bytes > kCache || batch.n_samples * static_cast<int64_t>(sizeof(T)) <= bytes / 2;
   };
   while (bytes > 16 && too_wide()) bytes /= 2;
 #if HQF_WIDEST >= 64
@@ -731,12 +581,6 @@ void forward(const Plan& plan, const Batch& batch, const View& weights, const Pa
 
 void backward(const Plan& plan, const Batch& batch, const View& weights, const View& grad_weights,
               const ParallelFor& parallel_for) {
-  if (batch.n_groups * batch.n_samples == 0) {
-    int64_t size = 1;
-    for (int d = 0; d < grad_weights.ndim; ++d) size *= grad_weights.sizes[d];
-    for (int64_t k = 0; k < size; ++k) write(grad_weights, k, 0.0);
-    return;
-  }
   if (batch.tensor[kInputs].dtype == DType::f64)
     run_with_lanes<double>(plan, batch, weights, &grad_weights, parallel_for);
   else

@@ -1,0 +1,43 @@
+// Reading texts of words separated by blanks.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace hqf {
+
+class Words {
+ public:
+  explicit Words(std::string_view text) : rest_(text) {}
+
+  std::string_view word() {
+    const auto begin = rest_.find_first_not_of(' ');
+    if (begin == std::string_view::npos) throw std::invalid_argument("program: text ends too early");
+    const auto end = std::min(rest_.find(' ', begin), rest_.size());
+    const auto result = rest_.substr(begin, end - begin);
+    rest_.remove_prefix(end);
+    return result;
+  }
+
+  template <class T>
+  T number(T low, T high) {
+    const auto text = word();
+    T value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || !(value >= low && value <= high))
+      throw std::invalid_argument("program: unexpected word '" + std::string(text) + "'");
+    return value;
+  }
+
+  int count(int high) { return number<int>(0, high); }
+  double real() { return number<double>(std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max()); }
+
+ private:
+  std::string_view rest_;
+};
+
+}  // namespace hqf
