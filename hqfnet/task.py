@@ -21,14 +21,20 @@ from hqfnet.predict import predict_file, write_prediction
 
 
 def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross-entropy over the pixels that count; 0, not NaN, when none does.
+    """Class-balanced cross-entropy over the pixels that count; 0, not NaN, when none does.
+
+    A class weighs by the inverse root of its share of the batch (shares below 1 % count as 1 %), and the loss is
+    the weighted mean: without that, a short training leaves classes of few pixels out altogether.
 
     Args:
         logits: (B, num_classes, H, W).
         mask: (B, H, W) class ids, `IGNORE_INDEX` where nothing counts.
     """
-    total = F.cross_entropy(logits.float(), mask, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (mask != IGNORE_INDEX).sum().clamp(min=1)
+    pixels = torch.bincount(mask[mask != IGNORE_INDEX], minlength=logits.shape[1]).to(torch.float32)
+    shares = pixels / pixels.sum().clamp(min=1)
+    weights = shares.clamp(min=0.01).rsqrt()
+    total = F.cross_entropy(logits.float(), mask, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (weights * pixels).sum().clamp(min=1)
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -64,8 +70,8 @@ def segmentation_metrics(num_classes: int) -> MetricCollection:
 class SegmentationTask(lightning.LightningModule):
     """Trains a network of `hqfnet.create_model`.
 
-    The loss is cross-entropy plus soft Dice plus ``aux_weight`` times the network's auxiliary losses; the optimiser
-    AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for "val" and "test"
+    The loss is class-balanced cross-entropy plus soft Dice plus ``aux_weight`` times the network's auxiliary losses;
+    the optimiser AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for "val" and "test"
     ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
 
     Args:

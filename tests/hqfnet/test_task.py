@@ -42,12 +42,22 @@ def test_cross_entropy_leaves_out_ignored_pixels() -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     mask = torch.randint(0, 3, (2, 4, 4))
     mask[0] = IGNORE_INDEX
-    torch.testing.assert_close(cross_entropy(logits, mask), torch.nn.functional.cross_entropy(logits[1:], mask[1:]))
+    torch.testing.assert_close(cross_entropy(logits, mask), cross_entropy(logits[1:], mask[1:]))
     nothing = cross_entropy(logits, torch.full_like(mask, IGNORE_INDEX))
     nothing.backward()
     assert nothing.item() == 0
     assert logits.grad is not None
     assert logits.grad.abs().max() == 0
+
+
+def test_cross_entropy_balances_classes() -> None:
+    mask = torch.zeros(1, 10, 100, dtype=torch.long)
+    mask[0, 0, :90] = 1  # 9 %
+    mask[0, 0, 90:95] = 2  # 0.5 %, counts as 1 %
+    logits = torch.randn(1, 3, 10, 100, generator=torch.Generator().manual_seed(0))
+    losses = torch.nn.functional.cross_entropy(logits, mask, reduction="none")
+    weight = torch.tensor([0.905**-0.5, 0.09**-0.5, 0.01**-0.5])[mask]
+    torch.testing.assert_close(cross_entropy(logits, mask), (losses * weight).sum() / weight.sum())
 
 
 def test_dice_loss() -> None:
