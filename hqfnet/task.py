@@ -71,8 +71,8 @@ class SegmentationTask(lightning.LightningModule):
     """Trains a network of `hqfnet.create_model`.
 
     The loss is class-balanced cross-entropy plus soft Dice plus ``aux_weight`` times the network's auxiliary losses;
-    the optimiser AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for "val" and "test"
-    ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
+    the optimiser AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for
+    "val" and "test" ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
 
     Args:
         model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum: see `hqfnet.create_model`.
