@@ -1,0 +1,218 @@
+"""Arguments of the functions: what is refused and how, what comes back, what `explain` tells."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import hqfkernels as hqf
+from hqfkernels import Circuit, Input, Weight, ansatz
+from hqfkernels.planner import MAX_NATIVE_QUBITS
+
+FUNCTIONS = (hqf.expval, hqf.probs, hqf.statevector, hqf.explain)
+
+
+def two_qubits() -> Circuit:
+    """Three inputs, two weights."""
+    circuit = Circuit(2).ry(Input(0), 0).rx(Input(1) + Input(2), 1).cx(0, 1).ry(Weight(0), 0).rz(Weight(1), 1)
+    return circuit.measure("ZI", "XX", "IY")
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (0,), (2, 3), (2, 0, 3)])
+@pytest.mark.parametrize(
+    ("dtype", "result"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ],
+)
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_shapes_and_dtypes(batch, dtype, result, backend):
+    inputs, weights = torch.zeros(*batch, 3, dtype=dtype), torch.zeros(2)
+    values = hqf.expval(two_qubits(), inputs, weights, backend=backend)
+    assert (values.shape, values.dtype) == ((*batch, 3), result)
+    probabilities = hqf.probs(two_qubits(), inputs, weights, backend=backend)
+    assert (probabilities.shape, probabilities.dtype) == ((*batch, 4), result)
+    state = hqf.statevector(two_qubits(), inputs, weights, backend=backend)
+    assert (state.shape, state.dtype) == ((*batch, 4), result.to_complex())
+    # All angles are zero: the state is |00>.
+    assert torch.equal(probabilities[..., 0], torch.ones(batch, dtype=result))
+
+
+@pytest.mark.parametrize("engine", ["auto", "gate"])
+def test_the_functions_agree_with_each_other(engine):
+    inputs, weights = torch.randn(5, 3, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    state = hqf.statevector(two_qubits(), inputs, weights, engine=engine)
+    probabilities = hqf.probs(two_qubits(), inputs, weights, engine=engine)
+    torch.testing.assert_close(state.abs().square(), probabilities)
+    values = hqf.expval(two_qubits(), inputs, weights, engine=engine)
+    torch.testing.assert_close(probabilities[:, :2].sum(-1) - probabilities[:, 2:].sum(-1), values[:, 0])
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_states_have_no_gradients(backend):
+    inputs, weights = torch.randn(5, 3, requires_grad=True), torch.randn(2, requires_grad=True)
+    assert not hqf.statevector(two_qubits(), inputs, weights, backend=backend).requires_grad
+
+
+def test_weights_may_be_left_out_if_there_are_none():
+    circuit = ansatz.angle_encoding(3)
+    inputs = torch.randn(4, 3)
+    torch.testing.assert_close(hqf.expval(circuit, inputs), inputs.cos())
+    torch.testing.assert_close(hqf.expval(circuit, inputs, torch.empty(0)), inputs.cos())
+
+
+@pytest.mark.parametrize("engine", ["auto", "gate"])
+@pytest.mark.parametrize("groups", [(0,), (1,), ()])
+def test_an_empty_batch_gives_an_empty_result(engine, groups):
+    amplitudes = Circuit(2).amplitudes().ry(Weight(0), 0)
+    for circuit, n_inputs, n_weights in ((amplitudes, 4, 1), (two_qubits(), 3, 2)):
+        inputs = torch.zeros(0, n_inputs, requires_grad=True)
+        weights = torch.zeros(*groups, n_weights, requires_grad=True)
+        values = hqf.expval(circuit, inputs, weights, engine=engine)
+        assert values.shape == (0, circuit.n_observables)
+        values.sum().backward()
+        assert torch.equal(weights.grad, torch.zeros_like(weights))
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+GOOD = {"circuit": two_qubits(), "inputs": torch.zeros(4, 3), "weights": torch.zeros(2)}
+BAD = {
+    "circuit by name": ({"circuit": "ry 0"}, TypeError, "circuit: expected a hqfkernels.Circuit, got str"),
+    "no circuit": ({"circuit": None}, TypeError, "circuit: .*NoneType"),
+    "empty circuit": ({"circuit": Circuit(2)}, ValueError, "circuit: .*no gates"),
+    "empty circuit with observables": ({"circuit": Circuit(2).measure("ZZ")}, ValueError, "circuit: .*no gates"),
+    "list of inputs": ({"inputs": [[0.0] * 3]}, TypeError, "inputs: expected a torch.Tensor, got list"),
+    "array of inputs": ({"inputs": torch.zeros(4, 3).numpy()}, TypeError, "inputs: .*ndarray"),
+    "whole inputs": ({"inputs": torch.zeros(4, 3, dtype=torch.int64)}, TypeError, "inputs: expected float64.*int64"),
+    "complex inputs": ({"inputs": torch.zeros(4, 3) + 0j}, TypeError, "inputs: .*complex64"),
+    "boolean inputs": ({"inputs": torch.zeros(4, 3) > 0}, TypeError, "inputs: .*bool"),
+    "too few inputs": (
+        {"inputs": torch.zeros(4, 2)},
+        ValueError,
+        r"inputs: expected shape \(\.{3}, 3\), got \(4, 2\)",
+    ),
+    "too many inputs": ({"inputs": torch.zeros(4, 4)}, ValueError, r"inputs: .*\(4, 4\)"),
+    "inputs without dimensions": ({"inputs": torch.zeros(())}, ValueError, r"inputs: .*got \(\)"),
+    "no weights": ({"weights": None}, ValueError, "weights: the circuit has 2, none were given"),
+    "list of weights": ({"weights": [0.0, 0.0]}, TypeError, "weights: expected a torch.Tensor, got list"),
+    "whole weights": ({"weights": torch.zeros(2, dtype=torch.int32)}, TypeError, "weights: .*int32"),
+    "too few weights": (
+        {"weights": torch.zeros(1)},
+        ValueError,
+        r"weights: expected shape \(\*groups, 2\), got \(1,\)",
+    ),
+    "weights without dimensions": ({"weights": torch.zeros(())}, ValueError, "weights: "),
+    "groups that do not fit": ({"weights": torch.zeros(3, 2)}, ValueError, r"weights: group shape \(3,\).*\(4,\)"),
+    "more groups than samples": ({"weights": torch.zeros(5, 4, 2)}, ValueError, r"weights: group shape \(5, 4\)"),
+    "groups that would widen the batch": (
+        {"inputs": torch.zeros(1, 3), "weights": torch.zeros(4, 2)},
+        ValueError,
+        r"weights: group shape \(4,\).*\(1,\)",
+    ),
+    "weights on another device": ({"weights": torch.zeros(2, device="meta")}, ValueError, "weights: .*cpu.*meta"),
+    "unknown engine": ({"engine": "magic"}, ValueError, "engine: must be one of auto, gate.*'magic'"),
+    "no engine": ({"engine": None}, ValueError, "engine: "),
+    "unknown backend": ({"backend": "tpu"}, ValueError, "backend: must be one of auto, cpu, reference, got 'tpu'"),
+    "backend off its device": (
+        {"inputs": torch.zeros(4, 3, device="meta"), "weights": torch.zeros(2, device="meta"), "backend": "cpu"},
+        RuntimeError,
+        "backend 'cpu' refuses: .*meta",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_bad_arguments_are_refused_by_name(function, case):
+    arguments, error, message = BAD[case]
+    with pytest.raises(error, match=message):
+        function(**{**GOOD, **arguments})
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_checks_come_before_the_choice_of_a_backend(function, backend):
+    with pytest.raises(ValueError, match="inputs: "):
+        function(two_qubits(), torch.zeros(4, 2), torch.zeros(2), backend=backend)
+
+
+def test_too_many_qubits_for_the_kernels():
+    circuit = Circuit(MAX_NATIVE_QUBITS + 1).ry(Input(0), 0)
+    with pytest.raises(RuntimeError, match=f"backend 'cpu' refuses: .*{MAX_NATIVE_QUBITS} qubits.*{circuit.n_qubits}"):
+        hqf.expval(circuit, torch.zeros(1, 1), backend="cpu")
+    assert hqf.explain(circuit, torch.zeros(1, 1)).backend == "reference"
+
+
+def test_a_backend_that_is_not_there_is_refused():
+    code = (
+        "import torch, hqfkernels as hqf\n"
+        "circuit = hqf.ansatz.angle_encoding(2)\n"
+        "print(hqf.explain(circuit, torch.zeros(1, 2)))\n"
+        "hqf.expval(circuit, torch.zeros(1, 2), backend='cpu')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HQF_DISABLE_NATIVE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "RuntimeError: backend 'cpu' refuses: HQF_DISABLE_NATIVE is set" in done.stderr
+    assert "backend reference" in done.stdout
+    assert "not cpu: HQF_DISABLE_NATIVE is set" in done.stdout
+
+
+# --- other devices ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_shapes_without_data(backend):
+    inputs, weights = torch.zeros(4, 3, device="meta"), torch.zeros(2, device="meta")
+    values = hqf.expval(two_qubits(), inputs, weights, backend=backend)
+    assert (values.shape, values.device.type) == ((4, 3), "meta")
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+def test_explain_names_what_runs_and_why_the_rest_does_not(native):
+    plan = hqf.explain(two_qubits(), torch.zeros(4, 3), torch.zeros(2))
+    assert (plan.engine, plan.backend) == ("gate", "cpu")
+    assert str(plan).startswith("engine gate, backend cpu")
+    assert "reference" in dict(plan.reasons)
+    asked = hqf.explain(two_qubits(), torch.zeros(4, 3), torch.zeros(2), backend="reference")
+    assert asked.backend == "reference"
+    assert dict(asked.reasons)["cpu"] == "reference was asked for"
+    elsewhere = hqf.explain(two_qubits(), torch.zeros(4, 3, device="meta"), torch.zeros(2, device="meta"))
+    assert elsewhere.backend == "reference"
+    assert "meta" in dict(elsewhere.reasons)["cpu"]
+
+
+@pytest.mark.parametrize("name", ["auto", "gate", "fourier"])
+def test_an_engine_asked_for_by_name_runs(native, recorder, name):
+    inputs, weights = torch.zeros(4, 3), torch.zeros(2)
+    plan = hqf.explain(two_qubits(), inputs, weights, engine=name)
+    assert name in ("auto", plan.engine)
+    hqf.expval(two_qubits(), inputs, weights, engine=name)  # constants are prepared once, on a first call
+    with recorder:
+        hqf.expval(two_qubits(), inputs, weights, engine=name)
+    ran = {call for call in recorder.names if call.endswith("_forward") and call.startswith("hqfkernels.")}
+    assert f"hqfkernels.{plan.engine}_forward" in ran
+    if plan.engine == "gate":
+        assert ran == {"hqfkernels.gate_forward"}
+
+
+def test_the_reference_backend_runs_no_kernel(recorder):
+    with recorder:
+        hqf.expval(two_qubits(), torch.zeros(4, 3), torch.zeros(2), backend="reference")
+    assert not any(name.startswith("hqfkernels.") for name in recorder.names)
