@@ -38,7 +38,7 @@ def _index(value: Any, what: str) -> int:
     return int(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Angle:
     """An angle ``constant + sum_j a_j * input_j + sum_k b_k * weight_k`` in radians.
 
@@ -60,14 +60,29 @@ class Angle:
         if isinstance(value, Angle):
             return value
         try:
-            if isinstance(value, (str, bytes)):
+            if isinstance(value, (str, bytes, bool)):
                 raise TypeError
             constant = float(value)
         except (TypeError, ValueError):
             raise TypeError(f"an angle must be a number, Input, Weight or their sum, got {value!r}") from None
-        if not math.isfinite(constant):
-            raise ValueError(f"an angle must be finite, got {constant}")
         return Angle(constant)
+
+    def __post_init__(self) -> None:
+        for number in (self.constant, *(c for _, c in (*self.inputs, *self.weights))):
+            if not math.isfinite(number):
+                raise ValueError(f"an angle must be finite, got {number}")
+
+    def __eq__(self, other: object) -> bool:
+        # By content: Input(0) and 1 * Input(0) are the same angle.
+        same = isinstance(other, Angle)
+        return self._content == other._content if same else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    @property
+    def _content(self) -> tuple[Any, ...]:
+        return self.constant, self.inputs, self.weights
 
     def __add__(self, other: Angle | SupportsFloat) -> Angle:
         other = Angle.of(other)
@@ -97,6 +112,10 @@ class Angle:
         return -self + other
 
     def __truediv__(self, divisor: SupportsFloat) -> Angle:
+        if isinstance(divisor, Angle):
+            raise TypeError("an angle is affine in its parameters: it can be divided by a number only")
+        if not float(divisor):
+            raise ValueError(f"an angle cannot be divided by {divisor}")
         return self * (1.0 / float(divisor))
 
     __radd__ = __add__
@@ -182,14 +201,17 @@ class Circuit:
         self.n_weights = 0
         # The content as text, kept up to date: it is what compiled code receives and what torch.compile guards on.
         self._gate_lines: tuple[str, ...] = ()
+        self._head_line = f'[{self.n_qubits},""]'
 
     # --- building -------------------------------------------------------------------------------------------------
 
     def append(self, name: str, angles: Sequence[Angle | SupportsFloat], qubits: Sequence[int]) -> Circuit:
         """Appends the gate ``name`` (a key of `GATES`) with its ``angles`` in radians on ``qubits``."""
-        if name not in GATES:
+        if not isinstance(name, str) or name not in GATES:
             raise ValueError(f"gate {name!r} is not known; known are {', '.join(GATES)}, unitary")
         n_angles, n_qubits = GATES[name]
+        if not isinstance(angles, (tuple, list)) or not isinstance(qubits, (tuple, list)):
+            raise TypeError(f"{name}: angles and qubits must be sequences, got {angles!r} and {qubits!r}")
         if len(angles) != n_angles or len(qubits) != n_qubits:
             raise ValueError(
                 f"{name} takes {n_angles} angle(s) and {n_qubits} qubit(s), got {len(angles)} and {len(qubits)}"
@@ -335,8 +357,11 @@ class Circuit:
         Raises:
             ValueError: if the shape does not fit the qubits, or ``matrix`` is not unitary to 1e-8.
         """
-        targets = self._qubits("unitary", (qubits,) if isinstance(qubits, (int, np.integer)) else qubits)
-        array = np.asarray(matrix, dtype=np.complex128)
+        targets = self._qubits("unitary", qubits if isinstance(qubits, (tuple, list, range)) else (qubits,))
+        try:
+            array = np.asarray(matrix, dtype=np.complex128)
+        except (TypeError, ValueError):
+            raise TypeError(f"unitary: matrix must be an array of complex numbers, got {matrix!r}") from None
         if len(targets) not in (1, 2) or array.shape != (2 ** len(targets),) * 2:
             raise ValueError(
                 f"unitary: takes a (2, 2) matrix on one qubit or (4, 4) on two, got {array.shape} on {len(targets)}"
@@ -375,6 +400,7 @@ class Circuit:
                     f"measure: a Pauli string has {self.n_qubits} characters (one per qubit) of IXYZ, got {pauli!r}"
                 )
         self._observables += paulis
+        self._head_line = f'[{self.n_qubits},"{",".join(self._observables)}"]'
         return self
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -400,8 +426,7 @@ class Circuit:
     @property
     def text(self) -> str:
         """The content as JSON lines: the register and the observables, then a line per gate. See `from_text`."""
-        observables = ",".join(self._observables)
-        return "\n".join((f'[{self.n_qubits},"{observables}"]', *self._gate_lines))
+        return "\n".join((self._head_line, *self._gate_lines))
 
     @staticmethod
     def from_text(text: str) -> Circuit:
@@ -411,7 +436,7 @@ class Circuit:
             circuit = Circuit(n_qubits)
             for name, qubits, angles, matrix in gates:
                 expressions = [
-                    Angle(float(c), _add_terms(((int(k), float(v)) for k, v in i), ()), _add_terms(w, ()))
+                    sum((v * Input(k) for k, v in i), Angle.of(c)) + sum((v * Weight(k) for k, v in w), Angle())
                     for c, i, w in angles
                 ]
                 if name == "unitary":
@@ -441,6 +466,8 @@ class Circuit:
         twin = Circuit(self.n_qubits)
         twin.__dict__.update(self.__dict__, _gates=[*self._gates], _observables=[*self._observables])
         return twin
+
+    __copy__ = copy
 
     def __len__(self) -> int:
         return len(self._gates)

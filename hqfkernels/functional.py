@@ -66,7 +66,7 @@ def explain(
     """The `Plan` that `expval` would follow for these arguments; print it to read it."""
     weights = _check(circuit, inputs, weights)
     samples, sets = inputs.shape[:-1].numel(), weights.shape[:-1].numel()
-    return explain_choice(circuit.text, circuit.n_qubits, inputs.device.type, engine, backend, samples, sets)
+    return explain_choice(circuit.text, inputs.device.type, engine, backend, samples, sets)
 
 
 def _run(
@@ -78,10 +78,12 @@ def _run(
     measurement: Measurement,
 ) -> Tensor:
     weights = _check(circuit, inputs, weights)
-    choice = choose(circuit.text, circuit.n_qubits, measurement, inputs.device.type, engine, backend)
+    choice = choose(circuit.text, measurement, inputs.device.type, engine, backend)
     if backend == "reference":
         compute = {"expval": _reference.expval, "probs": _reference.probs, "state": _reference.statevector}
         return compute[measurement](circuit, inputs, weights)
+    if not torch.compiler.is_compiling():
+        _refuse_forward_mode(inputs, weights)
     return evaluate(circuit, inputs, weights, choice, measurement)
 
 
@@ -99,14 +101,12 @@ def evaluate(
     The last ``feature_dims`` dimensions of ``inputs`` are a sample's; see `hqfkernels.ops` for ``output_order``.
     """
     samples, sets = inputs.shape[: inputs.dim() - feature_dims].numel(), weights.shape[:-1].numel()
-    engine = fourier if samples >= choice[1] * sets else gate
+    engine = fourier if samples >= choice[1] * max(sets, 1) else gate
     return engine.forward(circuit, inputs, weights, measurement, feature_dims, output_order)
 
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
     """Checks the arguments of a call; returns the weights, empty ones if the circuit has none."""
-    if not torch.compiler.is_compiling():
-        _refuse_forward_mode(inputs, weights)
     if not isinstance(circuit, Circuit):
         raise TypeError(f"circuit: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
     if not len(circuit):
@@ -150,4 +150,4 @@ def _refuse_forward_mode(*tensors: object) -> None:
     if forward_ad._current_level >= 0 and any(
         isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors
     ):
-        raise NotImplementedError("forward-mode derivatives are not available; use reverse mode (backward, grad)")
+        raise NotImplementedError("the engines have no forward-mode derivatives; backend='reference' has them")

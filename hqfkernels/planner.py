@@ -121,14 +121,11 @@ def _fourier_cost(program: Program) -> tuple[float, float]:
 
 
 @static
-def choose(
-    circuit: str, n_qubits: int, measurement: Measurement, device: str, engine: str, backend: str
-) -> tuple[str, int]:
+def choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> tuple[str, int]:
     """What to run, from static facts: (backend, batch size per set of weights from which Fourier is the engine).
 
     Args:
         circuit: `Circuit.text`.
-        n_qubits: size of the register.
         measurement: what is computed.
         device: device type of the tensors, such as "cpu".
         engine: what the caller asked for.
@@ -140,10 +137,10 @@ def choose(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
-    chosen, _ = _choose_backend(n_qubits, device, backend)
+    program = Program.from_text(lower(circuit, measurement))
+    chosen, _ = _choose_backend(program.n_qubits, device, backend)
     if engine == "gate":
         return chosen, NEVER
-    program = Program.from_text(lower(circuit, measurement))
     try:
         per_sample, per_set = _fourier_cost(program)
     except ValueError as refusal:
@@ -156,13 +153,11 @@ def choose(
     return chosen, math.ceil(per_set / gain) if gain > 0 else NEVER
 
 
-def explain_choice(
-    circuit: str, n_qubits: int, device: str, engine: str, backend: str, samples: int, sets: int
-) -> Plan:
+def explain_choice(circuit: str, device: str, engine: str, backend: str, samples: int, sets: int) -> Plan:
     """The `Plan` for expectation values of ``samples`` samples under ``sets`` sets of weights; see `choose`."""
-    _, threshold = choose(circuit, n_qubits, "expval", device, engine, backend)
-    chosen_backend, reasons = _choose_backend(n_qubits, device, backend)
+    _, threshold = choose(circuit, "expval", device, engine, backend)
     program = Program.from_text(lower(circuit, "expval"))
+    chosen_backend, reasons = _choose_backend(program.n_qubits, device, backend)
     costs = [("gate", samples * _gate_cost(program))]
     try:
         per_sample, per_set = _fourier_cost(program)
@@ -170,7 +165,7 @@ def explain_choice(
         why_not_fourier = "gate was asked for" if engine == "gate" else "gate is cheaper for this batch"
     except ValueError as refusal:
         why_not_fourier = str(refusal)
-    chosen = "fourier" if samples >= threshold * sets else "gate"
+    chosen = "fourier" if samples >= threshold * max(sets, 1) else "gate"
     if chosen == "gate":
         reasons.append(("fourier", why_not_fourier))
     else:

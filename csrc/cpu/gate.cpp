@@ -62,9 +62,9 @@ struct WeightSet {
       const Angle& expression = plan.rotations[r].angle;
       double value = expression.constant;
       for (const auto& term : expression.weights) value += term.factor * read(weights, offset + term.index * stride);
-      angle[r] = value;
       const double c = std::cos(value / 2), s = std::sin(value / 2);
-      half_offset[r] = static_cast<T>(std::atan2(s, c));
+      angle[r] = 2 * std::atan2(s, c);  // reduced, so that sums of angles in a table lose nothing
+      half_offset[r] = static_cast<T>(angle[r] / 2);
       cosine[r] = static_cast<T>(c);
       sine[r] = static_cast<T>(s);
       const bool swapped = std::abs(s) > std::abs(c);
@@ -358,19 +358,31 @@ class Machine {
     return plan_.complex ? re_[i] * re_[i] + im_[i] * im_[i] : re_[i] * re_[i];
   }
 
+  // Sums of many small terms, in chunks so that rounding grows with neither their number nor the register.
+  template <class Term>
+  HQF_INLINE static V sum_in_chunks(uint32_t count, const Term& term) {
+    constexpr uint32_t kChunk = 256;
+    V sum = {};
+    for (uint32_t first = 0; first < count; first += kChunk) {
+      V part = {};
+      for (uint32_t i = first; i < std::min(count, first + kChunk); ++i) part += term(i);
+      sum += part;
+    }
+    return sum;
+  }
+
   // Sums of probabilities, halved level by level: the top bit of the tree's index is the sign of the first string.
   void measure_tree() {
     const auto& readout = plan_.readout;
     uint32_t half = uint32_t{1} << plan_.bits;
     for (size_t level = 0; level < readout.tree.size(); ++level) {
       half /= 2;
-      V sum = {};
-      for (uint32_t v = 0; v < half; ++v) {
+      const V sum = sum_in_chunks(half, [&](uint32_t v) {
         const V a = level ? tree_[v] : probability(readout.order[v]);
         const V b = level ? tree_[v | half] : probability(readout.order[v | half]);
         tree_[v] = a + b;
-        sum += a - b;
-      }
+        return a - b;
+      });
       const int k = readout.tree[level];
       outputs_[k] = plan_.program.observables[k].sign < 0 ? -sum : sum;
     }
@@ -380,16 +392,15 @@ class Machine {
   V direct_value(const Observable& o) const {
     const uint32_t size = uint32_t{1} << plan_.bits;
     const int power = __builtin_popcount(o.x & o.z) & 3;
-    V sum = {};
-    for (uint32_t i = 0; i < size; ++i) {
+    const V sum = sum_in_chunks(size, [&](uint32_t i) {
       const uint32_t k = i ^ o.x;
       V value;
       if (power & 1)  // real part of i conj(psi_k) psi_i
         value = plan_.complex ? im_[k] * re_[i] - re_[k] * im_[i] : V{} * re_[i];
       else
         value = plan_.complex ? re_[k] * re_[i] + im_[k] * im_[i] : re_[k] * re_[i];
-      sum += parity(i & o.z) ? -value : value;
-    }
+      return parity(i & o.z) ? -value : value;
+    });
     return (o.sign < 0) != (power >= 2) ? -sum : sum;
   }
 

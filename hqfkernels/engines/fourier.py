@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hqfkernels.circuit import Circuit
+from hqfkernels.circuit import Angle, Circuit
 from hqfkernels.planner import static
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.series import Axis, Series, axes_of, balanced_split
 
 ZERO = 1e-14
-"""Terms below this for each of a few random weights vanish identically: rounding alone leaves 1e-16."""
+"""Terms below this for a few random choices of all shared angles vanish identically: rounding alone leaves 1e-16."""
 MAX_SPARSE_ROTATIONS = 64
 """Longer products of cosines could get that small by themselves, so all their terms are kept."""
 
@@ -99,9 +99,17 @@ def transform(program: str) -> Transform:
     dense = Transform(Series(lowered.n_inputs, lowered.n_outputs, axes, split, pairs), points, first, second, every)
     if len(lowered.rotations) > MAX_SPARSE_ROTATIONS:
         return dense
+    # Every shared angle becomes a free parameter: angles, not weights, must be of order one in the trials.
+    free = replace(
+        lowered,
+        n_weights=len(lowered.rotations),
+        rotations=tuple(
+            replace(r, angle=Angle(0.0, r.angle.inputs, ((k, 1.0),))) for k, r in enumerate(lowered.rotations)
+        ),
+    )
     generator = torch.Generator().manual_seed(0)
-    weights = torch.rand(3, lowered.n_weights, dtype=torch.float64, generator=generator) + 0.3
-    table = dense.coefficients(dense.values(weights, program)).view(3, len(points), -1)
+    angles = 0.4 + 0.8 * torch.rand(3, free.n_weights, dtype=torch.float64, generator=generator)
+    table = dense.coefficients(dense.values(angles, free.text)).view(3, len(points), -1)
     kept = (table.abs() > ZERO).any(0).any(-1).nonzero().flatten()
     rows = tuple(pairs[k] for k in kept.tolist())
     return Transform(Series(lowered.n_inputs, lowered.n_outputs, axes, split, rows), points, first, second, kept)

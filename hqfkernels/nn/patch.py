@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,7 +113,7 @@ class PatchCircuit2d(nn.Module):
             raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
         if maps.device != self.weights.device:
             raise ValueError(f"maps: expected on {self.weights.device} like the weights, got {maps.device}")
-        choice = choose(self.circuit.text, self.circuit.n_qubits, "expval", maps.device.type, "auto", "auto")
+        choice = choose(self.circuit.text, "expval", maps.device.type, "auto", "auto")
 
         height, width, _, pixels = _SPLITS[self.gather]
         unit_h, unit_w = self._divisor(height), self._divisor(width)
@@ -122,7 +121,7 @@ class PatchCircuit2d(nn.Module):
         pad_h, pad_w = -h % unit_h, -w % unit_w
         if pad_h or pad_w:
             maps = F.pad(maps, (0, pad_w, 0, pad_h))
-        channels_last = not maps.is_contiguous() and maps.is_contiguous(memory_format=torch.channels_last)
+        channels_last = self.channels > 1 and maps.stride(1) == 1  # asked of the strides, as vmap knows no formats
 
         view = maps.unflatten(3, self._parts(width)).unflatten(2, self._parts(height))
         view = view.unflatten(1, (self.weight_groups, -1)).permute(self._to_view)

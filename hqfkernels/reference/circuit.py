@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hqfkernels.circuit import Angle, Circuit
 
 _R = 0.5**0.5
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _CONSTANT: dict[str, list[list[complex]]] = {
     "i": [[1, 0], [0, 1]],
     "x": [[0, 1], [1, 0]],
@@ -48,7 +49,7 @@ def statevector(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     batch = torch.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
 
     # The state carries one axis of length 2 for each qubit after those of the batch.
-    zero = torch.eye(1, 2**n, dtype=real.to_complex(), device=inputs.device)[0]
+    zero = torch.eye(1, 2**n, dtype=_COMPLEX[real], device=inputs.device)[0]
     state = zero.expand(*batch, 2**n).reshape(*batch, *(2,) * n)
     for gate in circuit.gates:
         angles = [_angle(a, inputs, weights) for a in gate.angles]

@@ -53,9 +53,28 @@ class Cursor {
     }
   }
 
+  // How many samples from here on lie at equal strides, and what the strides are.
+  int64_t run() const { return dims_.empty() ? 1 : dims_.back().size - index_.back(); }
+  int64_t stride(int tensor) const { return dims_.empty() ? 0 : dims_.back().stride[tensor]; }
+
+  void advance_in_run(int64_t count) {
+    if (count == run()) {  // the last of them carries
+      skip(count - 1);
+      advance();
+    } else {
+      skip(count);
+    }
+  }
+
   std::array<int64_t, kTensors> offset{};
 
  private:
+  void skip(int64_t count) {
+    if (dims_.empty()) return;
+    index_.back() += count;
+    for (int t = 0; t < kTensors; ++t) offset[t] += count * dims_.back().stride[t];
+  }
+
   const std::vector<Dim>& dims_;
   std::vector<int64_t> index_;
 };

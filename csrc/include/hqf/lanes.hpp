@@ -67,9 +67,9 @@ void gather(const View& view, const int64_t* samples, const std::vector<int64_t>
   with_storage(view.dtype, [&](auto* tag) {
     const auto* data = static_cast<std::remove_pointer_t<decltype(tag)>*>(view.data);
     for (size_t k = 0; k < places.size(); ++k) {
-      ScalarOf<V> lanes[kLanes<V>];
+      V lanes;
       for (int lane = 0; lane < kLanes<V>; ++lane) lanes[lane] = widened<ScalarOf<V>>(data[samples[lane] + places[k]]);
-      values[k] = load<V>(lanes);
+      values[k] = lanes;
     }
   });
 }
@@ -170,6 +170,14 @@ struct LaneOffsets {
 
   void fill(const Batch& batch, const std::array<int64_t, kTensors>& start, Cursor& cursor, int64_t vector) {
     count = static_cast<int>(std::min<int64_t>(W, batch.n_samples - vector * W));
+    if (cursor.run() >= W) {
+      for (int t = 0; t < 3; ++t) {
+        const int64_t first = start[t] + cursor.offset[t], stride = cursor.stride(t);
+        for (int lane = 0; lane < W; ++lane) at[t][lane] = first + lane * stride;
+      }
+      cursor.advance_in_run(W);
+      return;
+    }
     for (int lane = 0; lane < W; ++lane) {
       for (int t = 0; t < 3; ++t) at[t][lane] = lane < count ? start[t] + cursor.offset[t] : at[t][count - 1];
       if (lane < count) cursor.advance();

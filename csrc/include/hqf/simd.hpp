@@ -48,6 +48,15 @@ HQF_INLINE void store(ScalarOf<V>* to, V v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+// Whether any lane of a comparison holds.
+template <class V>
+HQF_INLINE bool any(IntsOf<V> truth) {
+  uint64_t words[sizeof(V) / 8], joined = 0;
+  std::memcpy(words, &truth, sizeof words);
+  for (const uint64_t word : words) joined |= word;
+  return joined != 0;
+}
+
 // Nearest integer, for |x| far below 2^22 (float) or 2^51 (double): adding 1.5 * 2^mantissa rounds.
 template <class V>
 HQF_INLINE V nearest(V x) {
@@ -75,12 +84,7 @@ HQF_INLINE V reduce_angle(V x) {
   using T = ScalarOf<V>;
   constexpr T kLimit = sizeof(T) == 4 ? T(1e4) : T(1e5);  // where multiples of kHalfPi stop being exact
   V reduced = minus_half_pis<V>(x, T(4) * nearest<V>(x * T(0.15915494309189533577)));
-  T widest = 0;
-  for (int k = 0; k < kLanes<V>; ++k) {
-    const T size = x[k] < 0 ? -x[k] : x[k];
-    widest = size > widest ? size : widest;
-  }
-  if (__builtin_expect(widest > kLimit, 0))
+  if (__builtin_expect(any<V>((x > kLimit) | (x < -kLimit)), 0))
     for (int k = 0; k < kLanes<V>; ++k) {
       const double wide = x[k];
       if (!(wide >= -kLimit && wide <= kLimit)) reduced[k] = static_cast<T>(std::atan2(std::sin(wide), std::cos(wide)));
