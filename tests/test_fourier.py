@@ -1,0 +1,445 @@
+"""The Fourier engine: against the reference on all circuits that it takes, and refusals of those that it does not."""
+
+import math
+import os
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import hqfkernels as hqf
+from hqfkernels import Circuit, Input, Weight, ansatz
+from hqfkernels.engines.fourier import MAX_SPARSE_ROTATIONS, transform
+from hqfkernels.program import Program, lower
+from hqfkernels.series import MAX_GRID, Series, axes_of
+from tests import oracles
+
+FUNCTIONS = {f.__name__: partial(f, engine="fourier") for f in (hqf.expval, hqf.probs)}
+REFERENCE = {f.__name__: partial(f, backend="reference") for f in (hqf.expval, hqf.probs)}
+expval = FUNCTIONS["expval"]
+
+
+def program_text(circuit: Circuit) -> str:
+    return lower(circuit.text, "expval")
+
+
+def lowered(circuit: Circuit) -> Program:
+    return Program.from_text(program_text(circuit))
+
+
+def series(circuit: Circuit) -> Series:
+    return transform(program_text(circuit)).series
+
+
+def random_circuit(seed: int, n_qubits: int = 3, n_inputs: int = 2) -> Circuit:
+    """Few gates per input, so that the polynomials stay small."""
+    rng = np.random.default_rng(seed)
+    gates = ("rx", "ry", "crz", "cx", "h", "rzz", "cry", "sx")
+    body = oracles.random_circuit(rng, n_qubits, 12, 0, 5, gates=gates)
+    circuit = Circuit(n_qubits)
+    for position, gate in enumerate(body.gates):
+        if position % 4 == 1:
+            multiple = float(rng.choice([1, 1, 2, -1, 0.5]))
+            circuit.ry(multiple * Input(position // 4 % n_inputs) + Weight(0), int(rng.integers(n_qubits)))
+        circuit.append(gate.name, gate.angles, gate.qubits)
+    return circuit.measure(*body.observables)
+
+
+def parameters(circuit: Circuit, *batch: int, groups=(), dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return 2 * torch.randn(*batch, circuit.n_inputs, dtype=dtype), 2 * torch.randn(
+        *groups, circuit.n_weights, dtype=dtype
+    )
+
+
+def gradients(function, *tensors: torch.Tensor, slope: torch.Tensor | None = None) -> list[torch.Tensor]:
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    value = function(*leaves)
+    if slope is None:
+        slope = torch.linspace(-1, 2, value.numel(), dtype=torch.float64).view(value.shape)
+    grads = torch.autograd.grad((value * slope.to(value.dtype)).sum(), leaves, materialize_grads=True)
+    return [value.detach(), *grads]
+
+
+def assert_agrees(circuit: Circuit, inputs, weights, function: str = "expval", tolerance: float | None = None) -> None:
+    actual = gradients(partial(FUNCTIONS[function], circuit), inputs, weights)
+    expected = gradients(partial(REFERENCE[function], circuit), inputs.double(), weights.double())
+    limit = tolerance or (1e-10 if inputs.dtype == torch.float64 else 2e-5)
+    stored = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 1e-6}
+    for a, e in zip(actual, expected, strict=True):
+        scale = max(1.0, e.abs().max().item()) if e.numel() else 1.0
+        torch.testing.assert_close(a.double(), e, atol=(limit + stored.get(a.dtype, 0.0)) * scale, rtol=0)
+
+
+# --- values and gradients ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_circuits(seed, function, dtype):
+    circuit = random_circuit(seed)
+    assert_agrees(circuit, *parameters(circuit, 19, dtype=dtype), function)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("batch", [1, 3, 15, 16, 17, 33, 257])
+def test_batch_sizes(batch, dtype):
+    circuit = ansatz.local_circuit((2, 2), 2)
+    assert_agrees(circuit, *parameters(circuit, batch, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "circuit",
+    [
+        ansatz.local_circuit((2, 2), 3),
+        ansatz.global_circuit(4, 2),
+        ansatz.directional_circuit((2, 2), "diagonal", 2),
+        ansatz.strongly_entangling(5, 2),
+        ansatz.basic_entangler(6, 2),
+        ansatz.local_circuit((1, 7), 1),
+        ansatz.angle_encoding(1),
+    ],
+    ids=["local", "global", "directional", "strong", "basic", "seven qubits", "one qubit"],
+)
+def test_templates(circuit):
+    assert_agrees(circuit, *parameters(circuit, 20))
+
+
+# --- degrees and units ------------------------------------------------------------------------------------------------
+
+
+def reuploading() -> Circuit:
+    circuit = Circuit(2)
+    for layer in range(3):
+        circuit.ry(Input(0), 0).rx(Input(1), 1).ry(Weight(layer), 0).cx(0, 1).rx(Weight(3 + layer), 0)
+    return circuit
+
+
+UNITS = {
+    "once": (Circuit(1).ry(Input(0), 0).rx(Weight(0), 0), [(1.0, 1)]),
+    "three times, with and without CX between": (reuploading(), [(1.0, 3), (3.0, 1)]),
+    "twice the input": (Circuit(1).ry(2 * Input(0), 0).rx(Weight(0), 0), [(2.0, 1)]),
+    "negative multiple": (Circuit(1).ry(-3 * Input(0), 0).rx(Weight(0), 0), [(3.0, 1)]),
+    "two and three": (Circuit(1).ry(2 * Input(0), 0).rx(Weight(0), 0).ry(3 * Input(0), 0), [(1.0, 5)]),
+    "two thirds": (Circuit(1).ry(Input(0) / 3, 0).rx(Weight(0), 0).ry(Input(0) / 2, 0), [(1 / 6, 5)]),
+    "controlled": (Circuit(2).h(0).ry(0.4, 1).crx(Input(0), 0, 1).ry(Weight(0), 0), [(0.5, 2)]),
+    "two inputs in one angle": (
+        Circuit(1).ry(Input(0) + 2 * Input(1), 0).rx(Weight(0), 0).ry(Input(1), 0),
+        [(1.0, 1), (1.0, 3)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_degrees_and_units(name):
+    circuit, expected = UNITS[name]
+    axes = axes_of(lowered(circuit))
+    assert [(pytest.approx(u), d) for u, d in expected] == [(a.unit, a.degree) for a in axes]
+    assert_agrees(circuit, *parameters(circuit, 21))
+    assert_agrees(circuit, *parameters(circuit, 21, dtype=torch.float32))
+
+
+def test_inputs_that_no_observable_sees_have_no_axis():
+    circuit = ansatz.angle_encoding(12).cx(0, 1).rx(Weight(0), 2).measure("ZIIIIIIIIIII", "IIZIIIIIIIII")
+    assert [axis.input for axis in series(circuit).axes] == [0, 2]
+    inputs, weights = parameters(circuit, 9)
+    assert_agrees(circuit, inputs, weights)
+
+
+# --- sparsity ---------------------------------------------------------------------------------------------------------
+
+
+def test_terms_that_vanish_for_all_weights_are_left_out():
+    product = ansatz.angle_encoding(4)
+    for q in range(4):
+        product.ry(Weight(q), q)
+    assert len(series(product).rows) == 8  # a cosine and a sine for each qubit, of 81 terms
+    assert_agrees(product, *parameters(product, 17))
+
+
+@pytest.mark.parametrize("value", [0.0, math.pi / 2, 1.0])
+def test_terms_survive_at_special_weights(value):
+    """Where a term happens to vanish at some weights, its gradient need not."""
+    circuit = ansatz.local_circuit((2, 2), 2)
+    inputs, weights = parameters(circuit, 9)
+    assert_agrees(circuit, inputs, torch.full_like(weights, value))
+
+
+def test_terms_that_need_large_weights_are_kept():
+    circuit = Circuit(8).ry(Input(0), 0)
+    for k in range(1, 8):
+        circuit.rx(0.01 * Weight(k - 1), k)
+    circuit.measure("XYYYYYYY")
+    inputs, _ = parameters(circuit, 5)
+    assert_agrees(circuit, inputs, torch.full((7,), 50 * math.pi - 1, dtype=torch.float64))
+
+
+def test_polynomials_that_vanish():
+    circuit = Circuit(2).ry(Input(0), 0).ry(Weight(0), 0).measure("IX")
+    assert series(circuit).rows == ()
+    assert_agrees(circuit, *parameters(circuit, 5))
+
+
+def test_deep_circuits_keep_all_terms():
+    circuit = ansatz.strongly_entangling(3, 12)
+    assert len(lowered(circuit).rotations) > MAX_SPARSE_ROTATIONS
+    assert len(series(circuit).rows) == 27
+    assert_agrees(circuit, *parameters(circuit, 17))
+
+
+def test_text_round_trip():
+    for circuit in (random_circuit(0), reuploading(), ansatz.local_circuit()):
+        assert Series.from_text(series(circuit).text) == series(circuit)
+    with pytest.raises(ValueError, match="series1"):
+        Series.from_text("series0 1 1 0 0 0")
+
+
+# --- layouts, dtypes, sizes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [(), (1,), (3,), (11, 1), (11, 3), (2, 1, 1), (2, 1, 3), (2, 11, 3)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_weights_per_group(groups, dtype):
+    circuit = ansatz.local_circuit((2, 2), 1)
+    assert_agrees(circuit, *parameters(circuit, 2, 11, 3, groups=groups, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_inputs(dtype):
+    circuit = ansatz.local_circuit((2, 2), 1)
+    inputs, weights = parameters(circuit, 35)
+    assert expval(circuit, inputs.to(dtype), weights.float()).dtype == torch.float32
+    assert_agrees(circuit, inputs.to(dtype), weights.float())
+
+
+@pytest.mark.parametrize("batch", [(0,), (3, 0)])
+@pytest.mark.parametrize("groups", [(), (0,)])
+def test_empty_batches(batch, groups):
+    circuit = ansatz.local_circuit()
+    inputs, weights = parameters(circuit, *batch, groups=groups)
+    values, grad_inputs, grad_weights = gradients(partial(expval, circuit), inputs, weights)
+    assert values.shape == (*batch, 4)
+    assert grad_inputs.shape == inputs.shape
+    assert torch.equal(grad_weights, torch.zeros_like(weights))
+
+
+def test_strided_inputs_and_gradients():
+    circuit = ansatz.local_circuit()
+    inputs, weights = parameters(circuit, 6, 5)
+    slope = torch.randn(4, 5, 6, dtype=torch.float64).movedim(0, -1).transpose(0, 1)
+    expected = gradients(partial(expval, circuit), inputs, weights, slope=slope.contiguous())
+    strided = inputs.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    actual = gradients(partial(expval, circuit), strided, weights, slope=slope)
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [1e4, 1.01e5, 1e8])
+def test_large_angles(size, dtype):
+    circuit = ansatz.local_circuit((2, 2), 2)
+    inputs, weights = parameters(circuit, 20, dtype=dtype)
+    wide = size * inputs
+    wide[::3] = inputs[::3]
+    assert_agrees(circuit, wide, weights)
+    assert_agrees(circuit, inputs, size * weights, tolerance=1e-7 if dtype == torch.float64 else None)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_bad_sample_touches_no_other(dtype, bad):
+    circuit = ansatz.local_circuit((2, 2), 2)
+    inputs, weights = parameters(circuit, 40, dtype=dtype)
+    clean = gradients(partial(expval, circuit), inputs, weights)
+    sick = [5, 16, 39]
+    inputs[sick, 1] = bad
+    mixed = gradients(partial(expval, circuit), inputs, weights)
+    others = [b for b in range(40) if b not in sick]
+    assert mixed[0][sick].isnan().any(-1).all()
+    for before, after in zip(clean[:2], mixed[:2], strict=True):
+        assert torch.equal(before[others], after[others])
+    again = gradients(partial(expval, circuit), parameters(circuit, 40, dtype=dtype)[0], weights)
+    assert all(torch.equal(a, b) for a, b in zip(clean, again, strict=True))
+
+
+@pytest.mark.parametrize("groups", [(), (3,)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_results_are_bitwise_equal_for_any_number_of_threads(groups, dtype, threads):
+    circuit = ansatz.local_circuit((2, 2), 2)
+    inputs, weights = parameters(circuit, 2000, 3, groups=groups, dtype=dtype)
+    torch.set_num_threads(1)
+    once = gradients(partial(expval, circuit), inputs, weights)
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        again = gradients(partial(expval, circuit), inputs, weights)
+        assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert_agrees(circuit, inputs, weights)
+
+
+# --- refusals and routing ---------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "amplitudes": (Circuit(2).amplitudes().ry(Weight(0), 0), "amplitude encoding"),
+    "no common unit": (Circuit(1).ry(Input(0), 0).rx(Weight(0), 0).ry(math.sqrt(2) * Input(0), 0), "no common unit"),
+    "too many terms": (ansatz.local_circuit((2, 4)), f"6561 terms, more than {MAX_GRID}"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_circuits_it_cannot_take_are_refused_by_name(name):
+    circuit, reason = REFUSED[name]
+    inputs, weights = parameters(circuit, 5)
+    with pytest.raises(ValueError, match=f"engine 'fourier' refuses the circuit: .*{reason}"):
+        expval(circuit, inputs, weights)
+    with pytest.raises(ValueError, match=reason):
+        hqf.explain(circuit, inputs, weights, engine="fourier")
+    plan = hqf.explain(circuit, inputs.expand(10**7, 5, -1)[:, 0], weights)
+    assert plan.engine == "gate"
+    assert reason in dict(plan.reasons)["fourier"]
+    torch.testing.assert_close(
+        hqf.expval(circuit, inputs, weights), hqf.expval(circuit, inputs, weights, backend="reference")
+    )
+
+
+def test_states_are_refused():
+    circuit = ansatz.local_circuit()
+    with pytest.raises(ValueError, match="engine 'fourier' refuses the circuit"):
+        hqf.statevector(circuit, *parameters(circuit, 3), engine="fourier")
+
+
+def test_the_planner_takes_it_for_large_batches(native, recorder):
+    circuit = ansatz.local_circuit((2, 2), 3)
+    inputs, weights = parameters(circuit, 1)
+    chosen = {}
+    for samples in (1, 10**7):
+        plan = hqf.explain(circuit, inputs.expand(samples, -1), weights)
+        chosen[samples] = plan.engine
+        assert set(dict(plan.costs)) == {"gate", "fourier"}
+        assert "engine " + plan.engine in str(plan)
+    assert chosen == {1: "gate", 10**7: "fourier"}
+    many = torch.randn(50000, 4)
+    assert hqf.explain(circuit, many, weights.float()).engine == "fourier"
+    with recorder:
+        auto = hqf.expval(circuit, many, weights.float())
+    assert "hqfkernels.fourier_forward" in recorder.names
+    gate = hqf.expval(circuit, many, weights.float(), engine="gate")
+    torch.testing.assert_close(auto, gate, atol=1e-5, rtol=0)
+    # One set of weights for each sample leaves nothing to share.
+    assert hqf.explain(circuit, many, torch.randn(50000, circuit.n_weights)).engine == "gate"
+
+
+# --- inside torch -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("groups", [(), (3,)])
+def test_opcheck(dtype, groups):
+    circuit = ansatz.local_circuit()
+    inputs, weights = parameters(circuit, 5, 3, groups=groups, dtype=dtype)
+    text, program = series(circuit).text, program_text(circuit)
+    coefficients = torch.ops.hqfkernels.fourier_coefficients(weights, program)
+    value = torch.ops.hqfkernels.fourier_forward(inputs, coefficients, text, 1, [])
+    ops = torch.ops.hqfkernels
+    torch.library.opcheck(ops.fourier_backward.default, (value, inputs, coefficients, text, 1, []))
+    torch.library.opcheck(ops.fourier_coefficients_backward.default, (coefficients, weights, program))
+    torch.library.opcheck(
+        ops.fourier_forward.default, (inputs.requires_grad_(), coefficients.requires_grad_(), text, 1, [])
+    )
+    torch.library.opcheck(ops.fourier_coefficients.default, (weights.requires_grad_(), program))
+
+
+@pytest.mark.parametrize("groups", [(), (2,)])
+def test_gradcheck(groups):
+    circuit = reuploading()
+    leaves = [p.requires_grad_() for p in parameters(circuit, 3, 2, groups=groups)]
+    assert torch.autograd.gradcheck(partial(expval, circuit), leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("second", [0, 1])
+def test_double_backward_is_refused(first, second):
+    circuit = reuploading()
+    leaves = [p.requires_grad_() for p in parameters(circuit, 5)]
+    (grad,) = torch.autograd.grad(expval(circuit, *leaves).square().sum(), leaves[first], create_graph=True)
+    with pytest.raises(NotImplementedError, match="backend='reference'"):
+        torch.autograd.grad(grad.sum(), leaves[second])
+
+
+@pytest.mark.parametrize("in_dims", [(0, None), (None, 0), (0, 0), (2, 1)])
+def test_vmap(in_dims):
+    circuit = reuploading()
+    inputs, weights = parameters(circuit, 5)
+    if in_dims[0] is not None:
+        inputs = torch.randn(6, 5, circuit.n_inputs, dtype=torch.float64).movedim(0, in_dims[0])
+    if in_dims[1] is not None:
+        weights = torch.randn(6, circuit.n_weights, dtype=torch.float64).movedim(0, in_dims[1])
+    actual, expected = (
+        gradients(torch.func.vmap(partial(f["expval"], circuit), in_dims=in_dims), inputs, weights)
+        for f in (FUNCTIONS, REFERENCE)
+    )
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
+
+
+def test_batched_gradients():
+    circuit = reuploading()
+    jacobians = []
+    for function in (FUNCTIONS["expval"], REFERENCE["expval"]):
+        leaves = [p.requires_grad_() for p in parameters(circuit, 4)]
+        value = function(circuit, *leaves)
+        units = torch.eye(value.numel(), dtype=value.dtype).view(-1, *value.shape)
+        jacobians.append(torch.autograd.grad(value, leaves, units, is_grads_batched=True))
+    torch.testing.assert_close(*jacobians, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("groups", [(), (3,)])
+def test_compile(groups):
+    circuit = ansatz.local_circuit()
+    inputs, weights = parameters(circuit, 12, 3, groups=groups)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, w: 2 * expval(circuit, x, w), fullgraph=True, backend="aot_eager")
+    actual = gradients(compiled, inputs, weights)
+    torch.testing.assert_close(actual, gradients(lambda x, w: 2 * expval(circuit, x, w), inputs, weights))
+    for samples in (7, 50):  # other batch sizes
+        inputs, weights = parameters(circuit, samples, 3, groups=groups)
+        torch.testing.assert_close(compiled(inputs, weights), 2 * expval(circuit, inputs, weights))
+
+
+SCRIPT = """
+import sys
+import torch
+from tests import test_fourier
+torch.save(test_fourier.everything(), sys.argv[1])
+"""
+
+
+def everything() -> list[torch.Tensor]:
+    results = []
+    for circuit, groups in ((random_circuit(1), ()), (ansatz.local_circuit((2, 2), 2), (3,)), (reuploading(), (20, 1))):
+        for dtype in (torch.float64, torch.float32):
+            results += gradients(partial(expval, circuit), *parameters(circuit, 20, 3, groups=groups, dtype=dtype))
+    return results
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"HQF_DISABLE_NATIVE": "1"}, {"HQF_CPU_CAPABILITY": "baseline"}, {"HQF_CPU_CAPABILITY": "avx2"}],
+    ids=["no library", "baseline", "avx2"],
+)
+def test_the_same_numbers_elsewhere(native, environment, tmp_path):
+    """Without the compiled library, and by each variant of its kernels."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "results.pt")],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "can run only" in done.stderr:
+        pytest.skip("not on this CPU")
+    assert done.returncode == 0, done.stderr
+    for there, here in zip(torch.load(tmp_path / "results.pt"), everything(), strict=True):
+        scale = max(1.0, here.abs().max().item())
+        torch.testing.assert_close(there, here, atol=(1e-10 if here.dtype == torch.float64 else 1e-5) * scale, rtol=0)
