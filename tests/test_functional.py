@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -79,13 +80,14 @@ def test_an_empty_batch_gives_an_empty_result(engine, groups):
         values = hqf.expval(circuit, inputs, weights, engine=engine)
         assert values.shape == (0, circuit.n_observables)
         values.sum().backward()
+        assert weights.grad is not None
         assert torch.equal(weights.grad, torch.zeros_like(weights))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
-GOOD = {"circuit": two_qubits(), "inputs": torch.zeros(4, 3), "weights": torch.zeros(2)}
-BAD = {
+GOOD: dict[str, Any] = {"circuit": two_qubits(), "inputs": torch.zeros(4, 3), "weights": torch.zeros(2)}
+BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "circuit by name": ({"circuit": "ry 0"}, TypeError, "circuit: expected a hqfkernels.Circuit, got str"),
     "no circuit": ({"circuit": None}, TypeError, "circuit: .*NoneType"),
     "empty circuit": ({"circuit": Circuit(2)}, ValueError, "circuit: .*no gates"),

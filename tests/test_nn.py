@@ -4,6 +4,8 @@ import copy
 import io
 import itertools
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -184,6 +186,7 @@ def test_empty_maps(shape, output):
     result = layer(maps)
     assert result.numel() == 0
     result.sum().backward()
+    assert layer.weights.grad is not None
     assert torch.equal(layer.weights.grad, torch.zeros_like(layer.weights))
 
 
@@ -286,12 +289,12 @@ def test_presets_refuse_bad_depths_and_directions():
     with pytest.raises(ValueError, match="depth: "):
         LocalCircuit2d(2, depth=0)
     with pytest.raises(ValueError, match="direction: "):
-        DirectionalCircuit2d(2, "sideways")
+        DirectionalCircuit2d(2, "sideways")  # type: ignore[arg-type]
 
 
 # --- as modules -------------------------------------------------------------------------------------------------------
 
-MODULES = {
+MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "circuit": (lambda: CircuitLayer(patch_circuit(4)), (5, 4)),
     "patch": (lambda: PatchCircuit2d(4, patch_circuit(4), weight_groups=2), (2, 4, 4, 4)),
 }

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hqfkernels import Circuit, Input, Weight, ansatz
+from hqfkernels.circuit import GATES
 from hqfkernels.program import (
     PASSES,
     Program,
@@ -112,7 +113,7 @@ def test_adjoint_gradients_are_those_of_autograd(measurement, amplitudes):
         torch.testing.assert_close(actual, expected, atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("gate", [*oracles.GATES, "unitary"])
+@pytest.mark.parametrize("gate", [*GATES, "unitary"])
 @pytest.mark.parametrize("measurement", MEASUREMENTS)
 def test_every_gate_between_random_rotations(gate, measurement):
     for seed in range(2):
