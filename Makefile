@@ -1,5 +1,5 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
-# Variables: PYTHON (interpreter for the environment), DATA (folder for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py).
+# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py).
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,8 +17,8 @@ setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the lib
 test: setup ## Run the tests
 	$(BIN)/python -m pytest
 
-demo: setup ## Train a small HQF-Net and write pictures to demo/ (DATA=folder with images/ and masks/)
-	$(BIN)/python -m hqfnet.demo $(if $(DATA),--data "$(DATA)") --out demo
+demo: setup ## Train a small HQF-Net and write pictures to demo/ (DATA=folder with images/ and masks/, CLASSES=its class list)
+	$(BIN)/python -m hqfnet.demo $(if $(DATA),--data "$(DATA)") $(if $(CLASSES),--classes "$(CLASSES)") --out demo
 
 lint: setup ## Check style, types and formatting
 	$(BIN)/ruff check .
@@ -27,7 +27,7 @@ lint: setup ## Check style, types and formatting
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 
 bench: setup ## Run the benchmarks
-	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-group-by=group
 
 clean: ## Remove everything that was built, .venv included
 	rm -rf $(VENV) build demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache

@@ -97,7 +97,7 @@ class Angle:
             raise TypeError("an angle is affine in its parameters: it can be multiplied by a number only")
         scale = Angle.of(factor).constant
         return Angle(
-            self.constant * scale,
+            self.constant * scale + 0.0,  # no minus zero: equal angles must have equal text
             tuple((k, c * scale) for k, c in self.inputs if c * scale),
             tuple((k, c * scale) for k, c in self.weights if c * scale),
         )
@@ -140,6 +140,10 @@ def _add_terms(a: Iterable[tuple[int, float]], b: Iterable[tuple[int, float]]) -
     for k, c in (*a, *b):
         total[k] = total.get(k, 0.0) + c
     return tuple(sorted((k, c) for k, c in total.items() if c))
+
+
+def _read_terms(pairs: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    return _add_terms(((_index(k, "parameter index"), float(c)) for k, c in pairs), ())
 
 
 class Input(Angle):
@@ -436,8 +440,8 @@ class Circuit:
             circuit = Circuit(n_qubits)
             for name, qubits, angles, matrix in gates:
                 expressions = [
-                    sum((v * Input(k) for k, v in i), Angle.of(c)) + sum((v * Weight(k) for k, v in w), Angle())
-                    for c, i, w in angles
+                    Angle(float(constant), _read_terms(inputs), _read_terms(weights))
+                    for constant, inputs, weights in angles
                 ]
                 if name == "unitary":
                     entries = np.array([complex(re, im) for re, im in matrix])

@@ -3,8 +3,8 @@
 *Engine* is the algorithm, *backend* the machine code that runs it. An explicit choice is obeyed or refused with the
 reason, never replaced.
 
-Costs are counted in multiply-adds per sample on one lane, forward and backward together, and calibrated by
-`bench/calibrate.py`; only their ratios matter.
+Costs are in nanoseconds of one core, forward and backward together in float32, fitted to measurements of the benchmark
+circuits (docs/benchmarks.md) on a machine with AVX-512; only their ratios matter.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Plan:
     Attributes:
         engine: the algorithm: "gate" or "fourier".
         backend: "cpu" (compiled kernels) or "reference" (plain torch).
-        costs: estimated cost of each engine that can take the call, in multiply-adds of the whole batch.
+        costs: estimated cost of each engine that can take the call, in nanoseconds of one core for the whole batch.
         reasons: for each engine and backend that was not chosen, why.
     """
 
@@ -56,7 +56,10 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"engine {self.engine}, backend {self.backend}"]
-        lines += [f"  {engine}: about {cost:.3g} multiply-adds, forward and backward" for engine, cost in self.costs]
+        lines += [
+            f"  {engine}: about {cost / 1e3:.3g} microseconds of one core, forward and backward"
+            for engine, cost in self.costs
+        ]
         lines += [f"  not {name}: {reason}" for name, reason in self.reasons]
         return "\n".join(lines)
 
@@ -89,14 +92,15 @@ def _choose_backend(n_qubits: int, device: str, backend: str) -> tuple[str, list
 
 # --- engines --------------------------------------------------------------------------------------------------------
 
-# Multiply-adds, forward and backward together, that one of these takes; from bench/calibrate.py.
-_ROTATION = 10.0  # a shared rotation, per real pair of amplitudes
-_LANE_ROTATION = 18.0  # one with an angle per sample
-_AMPLITUDE = 30.0  # growing, phases and measuring, per amplitude
-_TERM = 2.6  # a term of a polynomial, per output
-_SAMPLE = 120.0  # reading, writing and the sines of a sample
-_CALL = 2.5e6  # computing coefficients, over and above the circuits on the grid
-_GRID = 2.0  # the grid is computed in double precision
+_SAMPLE = 20.0  # reading and writing a sample
+_AMPLITUDE = 0.53  # growing, phases and measuring, per amplitude
+_ROTATION = 4.5  # starting one
+_PAIR = 0.287  # a shared rotation, per pair of real numbers
+_LANE_PAIR = 0.5  # one with an angle per sample
+_SERIES_SAMPLE = 24.0  # as _SAMPLE, with the sines
+_TERM = 0.124  # a term of a polynomial, per output
+_COEFFICIENTS = 3.4e5  # computing them, over and above the circuits on the grid
+_DOUBLE = 2.0  # the grid is computed in double precision
 
 
 def _gate_cost(program: Program) -> float:
@@ -110,14 +114,15 @@ def _gate_cost(program: Program) -> float:
             lanes += not rotation.shared
     planes = 1 if all((r.x & r.z).bit_count() % 2 for r in program.rotations) else 2
     pairs = 2.0**bits / 2 * planes
-    return _SAMPLE + 2.0**bits * _AMPLITUDE + pairs * (_ROTATION * shared + _LANE_ROTATION * lanes)
+    mixing = _ROTATION * (shared + lanes) + pairs * (_PAIR * shared + _LANE_PAIR * lanes)
+    return _SAMPLE + 2.0**bits * _AMPLITUDE + mixing
 
 
 def _fourier_cost(program: Program) -> tuple[float, float]:
     """(per sample, per set of weights); raises ValueError if the engine cannot take the program."""
     axes = axes_of(program)
     grid = math.prod(axis.size for axis in axes)
-    return _SAMPLE + grid * (2 + _TERM * program.n_outputs), _CALL + _GRID * grid * _gate_cost(program)
+    return _SERIES_SAMPLE + grid * _TERM * program.n_outputs, _COEFFICIENTS + _DOUBLE * grid * _gate_cost(program)
 
 
 @static

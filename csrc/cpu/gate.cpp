@@ -361,13 +361,12 @@ class Machine {
   // Sums of many small terms, in chunks so that rounding grows with neither their number nor the register.
   template <class Term>
   HQF_INLINE static V sum_in_chunks(uint32_t count, const Term& term) {
-    constexpr uint32_t kChunk = 256;
     V sum = {};
-    for (uint32_t first = 0; first < count; first += kChunk) {
+    in_chunks(count, [&](size_t begin, size_t end) {
       V part = {};
-      for (uint32_t i = first; i < std::min(count, first + kChunk); ++i) part += term(i);
+      for (size_t i = begin; i < end; ++i) part += term(static_cast<uint32_t>(i));
       sum += part;
-    }
+    });
     return sum;
   }
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hqfkernels import ops
 from hqfkernels.circuit import Angle, Circuit
 from hqfkernels.planner import static
 from hqfkernels.program import Measurement, Program, lower
@@ -60,7 +61,7 @@ class Transform:
     def adjoint(self, grad: Tensor) -> Tensor:
         """The transpose of `coefficients`."""
         first, second = self.first.to(grad.device), self.second.to(grad.device)
-        rows = grad.unflatten(-1, (len(self.kept), -1))
+        rows = grad.unflatten(-1, (len(self.kept), self.series.n_outputs))
         table = rows.new_zeros(*rows.shape[:-2], len(first) * len(second), rows.shape[-1])
         table.index_copy_(-2, self.kept.to(grad.device), rows)
         halves = second.mT @ table.unflatten(-2, (len(first), len(second)))
@@ -159,6 +160,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 
 torch.library.register_autograd("hqfkernels::fourier_coefficients", _differentiate, setup_context=_save)
+ops.refuse_gradients("fourier_coefficients_backward", "fourier")
 
 
 @torch.library.register_vmap("hqfkernels::fourier_coefficients")

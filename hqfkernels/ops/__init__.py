@@ -72,6 +72,20 @@ def _lead_parameters(parameters: Tensor, in_dim: int | None, size: int, batch_di
     return parameters.reshape(size, *(1,) * (batch_dims - parameters.dim() + 1), *parameters.shape[1:])
 
 
+def refuse_gradients(operator: str, engine: str) -> None:
+    """Makes derivatives of ``operator`` raise, and say which ``engine`` lacks them, rather than vanish."""
+
+    def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    def refuse(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        raise NotImplementedError(
+            f"the {engine} engine has no second derivatives; call expval or probs with backend='reference' to get them"
+        )
+
+    torch.library.register_autograd(f"hqfkernels::{operator}", refuse, setup_context=save_nothing)
+
+
 def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference] | Any) -> None:
     """Declares ``<engine>_forward`` and ``<engine>_backward`` with everything that torch asks of an operator."""
     forward, backward = f"hqfkernels::{engine}_forward", f"hqfkernels::{engine}_backward"
@@ -131,16 +145,8 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference
         grads = run_backward(grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order)
         return *grads, None, None, None
 
-    def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        pass
-
-    def refuse(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        raise NotImplementedError(
-            f"the {engine} engine has no second derivatives; call expval or probs with backend='reference' to get them"
-        )
-
     torch.library.register_autograd(forward, differentiate, setup_context=save)
-    torch.library.register_autograd(backward, refuse, setup_context=save_nothing)
+    refuse_gradients(f"{engine}_backward", engine)
 
     @torch.library.register_vmap(forward)
     def map_forward(

@@ -26,6 +26,15 @@ struct Ratio {
   bool swapped;
 };
 
+// Long sums run in chunks of this many terms, so that rounding does not grow with the register.
+constexpr size_t kChunk = 256;
+
+// body(begin, end) for consecutive chunks of [0, count).
+template <class Body>
+HQF_INLINE void in_chunks(size_t count, const Body& body) {
+  for (size_t begin = 0; begin < count; begin += kChunk) body(begin, begin + kChunk < count ? begin + kChunk : count);
+}
+
 // --- blocks of real rotations, one plane (real or imaginary parts) at a time
 // ------------------------------------------
 
@@ -109,22 +118,25 @@ void real_block(V* plane, const Step& step, const Ratio<ScalarOf<V>>* ratios) {
 template <int K, class V>
 void real_block_adjoint(V* plane, V* adjoint, const Step& step, const Ratio<ScalarOf<V>>* ratios, V* slopes) {
   V ratio[K];
-  Slopes<K, V> sums;
   bool swapped[K];
   for (int l = 0; l < K; ++l) ratio[l] = splat<V>(ratios[l].value), swapped[l] = ratios[l].swapped;
   uint32_t offset[1 << K];
   for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
-  for (const uint32_t base : step.bases) {
-    V a[1 << K], lam[1 << K];
+  in_chunks(step.bases.size(), [&](size_t begin, size_t end) {
+    Slopes<K, V> sums;
+    for (size_t b = begin; b < end; ++b) {
+      const uint32_t base = step.bases[b];
+      V a[1 << K], lam[1 << K];
 #pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
-    sums.add(a, lam);
-    rotate_shared<K, true>(a, ratio, swapped);
-    rotate_shared<K, true>(lam, ratio, swapped);
+      for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
+      sums.add(a, lam);
+      rotate_shared<K, true>(a, ratio, swapped);
+      rotate_shared<K, true>(lam, ratio, swapped);
 #pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
-  }
-  sums.add_to(slopes);
+      for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
+    }
+    sums.add_to(slopes);
+  });
 }
 
 template <int K, class V>
@@ -146,21 +158,24 @@ void real_block_lanes(V* plane, const Step& step, const V* cosines, const V* sin
 template <int K, class V>
 void real_block_lanes_adjoint(V* plane, V* adjoint, const Step& step, const V* cosines, const V* sines, V* slopes) {
   V c[K], s[K];
-  Slopes<K, V> sums;
   for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = -sines[l];
   uint32_t offset[1 << K];
   for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
-  for (const uint32_t base : step.bases) {
-    V a[1 << K], lam[1 << K];
+  in_chunks(step.bases.size(), [&](size_t begin, size_t end) {
+    Slopes<K, V> sums;
+    for (size_t b = begin; b < end; ++b) {
+      const uint32_t base = step.bases[b];
+      V a[1 << K], lam[1 << K];
 #pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
-    sums.add(a, lam);
-    rotate_lanes<K>(a, c, s);
-    rotate_lanes<K>(lam, c, s);
+      for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
+      sums.add(a, lam);
+      rotate_lanes<K>(a, c, s);
+      rotate_lanes<K>(lam, c, s);
 #pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
-  }
-  sums.add_to(slopes);
+      for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
+    }
+    sums.add_to(slopes);
+  });
 }
 
 // --- blocks of imaginary rotations
@@ -205,34 +220,37 @@ void imaginary_block(V* re, V* im, const Step& step, const V* cosines, const V* 
 template <int K, class V>
 void imaginary_block_adjoint(V* re, V* im, V* lre, V* lim, const Step& step, const V* cosines, const V* sines,
                              V* slopes) {
-  V c[K], s[K], slope[K] = {};
+  V c[K], s[K];
   for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = -sines[l];
   uint32_t offset[1 << K];
   for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
-  for (size_t b = 0; b < step.bases.size(); ++b) {
-    V x[1 << K], y[1 << K], u[1 << K], v[1 << K];
-    const uint8_t signs = step.signs[b];
+  in_chunks(step.bases.size(), [&](size_t begin, size_t end) {
+    V slope[K] = {};
+    for (size_t b = begin; b < end; ++b) {
+      V x[1 << K], y[1 << K], u[1 << K], v[1 << K];
+      const uint8_t signs = step.signs[b];
 #pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) {
-      const uint32_t i = step.bases[b] ^ offset[j];
-      x[j] = re[i], y[j] = im[i], u[j] = lre[i], v[j] = lim[i];
-    }
+      for (int j = 0; j < 1 << K; ++j) {
+        const uint32_t i = step.bases[b] ^ offset[j];
+        x[j] = re[i], y[j] = im[i], u[j] = lre[i], v[j] = lim[i];
+      }
 #pragma GCC unroll 4
-    for (int l = 0; l < K; ++l) {
-      V sum = {};
+      for (int l = 0; l < K; ++l) {
+        V sum = {};
 #pragma GCC unroll 8
-      for (int j = 0; j < 1 << K; ++j) sum += u[j] * y[j ^ 1 << l] - v[j] * x[j ^ 1 << l];
-      slope[l] += signs >> l & 1 ? -sum : sum;
-    }
-    rotate_imaginary<K>(x, y, c, s, signs);
-    rotate_imaginary<K>(u, v, c, s, signs);
+        for (int j = 0; j < 1 << K; ++j) sum += u[j] * y[j ^ 1 << l] - v[j] * x[j ^ 1 << l];
+        slope[l] += signs >> l & 1 ? -sum : sum;
+      }
+      rotate_imaginary<K>(x, y, c, s, signs);
+      rotate_imaginary<K>(u, v, c, s, signs);
 #pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) {
-      const uint32_t i = step.bases[b] ^ offset[j];
-      re[i] = x[j], im[i] = y[j], lre[i] = u[j], lim[i] = v[j];
+      for (int j = 0; j < 1 << K; ++j) {
+        const uint32_t i = step.bases[b] ^ offset[j];
+        re[i] = x[j], im[i] = y[j], lre[i] = u[j], lim[i] = v[j];
+      }
     }
-  }
-  for (int l = 0; l < K; ++l) slopes[l] += slope[l];
+    for (int l = 0; l < K; ++l) slopes[l] += slope[l];
+  });
 }
 
 // --- growing the state
@@ -254,17 +272,21 @@ template <class V>
 V grow_real_adjoint(V* plane, V* adjoint, int bits, uint32_t z, V c, V s) {
   const uint32_t half = uint32_t{1} << bits;
   z &= half - 1;
-  V slope = {};
-  for (uint32_t i = 0; i < half; ++i) {
-    const bool negative = z && parity(i & z);
-    const V t = negative ? -s : s;
-    const V a = plane[i], b = plane[i | half], la = adjoint[i], lb = adjoint[i | half];
-    const V cross = lb * a - la * b;
-    slope += negative ? -cross : cross;
-    plane[i] = c * a + t * b;
-    adjoint[i] = c * la + t * lb;
-  }
-  return slope;
+  V total = {};
+  in_chunks(half, [&](size_t begin, size_t end) {
+    V slope = {};
+    for (uint32_t i = static_cast<uint32_t>(begin); i < end; ++i) {
+      const bool negative = z && parity(i & z);
+      const V t = negative ? -s : s;
+      const V a = plane[i], b = plane[i | half], la = adjoint[i], lb = adjoint[i | half];
+      const V cross = lb * a - la * b;
+      slope += negative ? -cross : cross;
+      plane[i] = c * a + t * b;
+      adjoint[i] = c * la + t * lb;
+    }
+    total += slope;
+  });
+  return total;
 }
 
 template <class V>
@@ -283,19 +305,23 @@ void grow_imaginary(V* re, V* im, int bits, uint32_t z, V c, V s) {
 template <class V>
 V grow_imaginary_adjoint(V* re, V* im, V* lre, V* lim, int bits, uint32_t z, V c, V s) {
   const uint32_t half = uint32_t{1} << bits;
-  V slope = {};
-  for (uint32_t i = 0; i < half; ++i) {
-    const uint32_t k = i | half;
-    const bool negative = parity(i & z);
-    const V t = negative ? -s : s;
-    const V cross = lre[i] * im[k] - lim[i] * re[k] + lre[k] * im[i] - lim[k] * re[i];
-    slope += negative ? -cross : cross;
-    re[i] = c * re[i] - t * im[k];
-    im[i] = c * im[i] + t * re[k];
-    lre[i] = c * lre[i] - t * lim[k];
-    lim[i] = c * lim[i] + t * lre[k];
-  }
-  return slope;
+  V total = {};
+  in_chunks(half, [&](size_t begin, size_t end) {
+    V slope = {};
+    for (uint32_t i = static_cast<uint32_t>(begin); i < end; ++i) {
+      const uint32_t k = i | half;
+      const bool negative = parity(i & z);
+      const V t = negative ? -s : s;
+      const V cross = lre[i] * im[k] - lim[i] * re[k] + lre[k] * im[i] - lim[k] * re[i];
+      slope += negative ? -cross : cross;
+      re[i] = c * re[i] - t * im[k];
+      im[i] = c * im[i] + t * re[k];
+      lre[i] = c * lre[i] - t * lim[k];
+      lim[i] = c * lim[i] + t * lre[k];
+    }
+    total += slope;
+  });
+  return total;
 }
 
 // --- phases
@@ -357,15 +383,19 @@ void phase(V* re, V* im, uint32_t size, uint32_t z, V c, V s) {
 
 template <class V>
 V phase_adjoint(V* re, V* im, V* lre, V* lim, uint32_t size, uint32_t z, V c, V s) {
-  V slope = {};
-  for (uint32_t i = 0; i < size; ++i) {
-    const bool negative = parity(i & z);
-    const V cross = lre[i] * im[i] - lim[i] * re[i];
-    slope += negative ? -cross : cross;
-  }
+  V total = {};
+  in_chunks(size, [&](size_t begin, size_t end) {
+    V slope = {};
+    for (uint32_t i = static_cast<uint32_t>(begin); i < end; ++i) {
+      const bool negative = parity(i & z);
+      const V cross = lre[i] * im[i] - lim[i] * re[i];
+      slope += negative ? -cross : cross;
+    }
+    total += slope;
+  });
   phase<V>(re, im, size, z, c, -s);
   phase<V>(lre, lim, size, z, c, -s);
-  return slope;
+  return total;
 }
 
 }  // namespace hqf::HQF_ARCH
