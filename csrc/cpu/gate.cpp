@@ -12,8 +12,7 @@ namespace {
 
 constexpr int64_t kTasks = 64;  // into how many pieces a batch is cut, whatever the number of threads
 
-// --- what depends on the weights alone
-// --------------------------------------------------------------------------------
+// --- what depends on the weights alone ---
 
 // In place: values[i] becomes the sum over z of values[z] (-1)^parity(i & z).
 void walsh_hadamard(double* values, uint32_t size) {
@@ -97,8 +96,7 @@ struct WeightSet {
   }
 };
 
-// --- one vector of samples
-// --------------------------------------------------------------------------------------------
+// --- one vector of samples ---
 
 template <class V>
 class Machine {
@@ -491,8 +489,7 @@ class Machine {
   V amplitude_norm_ = {};
 };
 
-// --- a batch
-// ----------------------------------------------------------------------------------------------------------
+// --- a batch ---
 
 template <class V>
 void run(const Plan& plan, const Batch& batch, const View& weights, const View* grad_weights,

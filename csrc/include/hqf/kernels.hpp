@@ -35,8 +35,7 @@ HQF_INLINE void in_chunks(size_t count, const Body& body) {
   for (size_t begin = 0; begin < count; begin += kChunk) body(begin, begin + kChunk < count ? begin + kChunk : count);
 }
 
-// --- blocks of real rotations, one plane (real or imaginary parts) at a time
-// ------------------------------------------
+// --- blocks of real rotations, one plane (real or imaginary parts) at a time ---
 
 template <int K, bool Inverse, class V>
 HQF_INLINE void rotate_shared(V (&a)[1 << K], const V (&ratio)[K], const bool (&swapped)[K]) {
@@ -178,9 +177,9 @@ void real_block_lanes_adjoint(V* plane, V* adjoint, const Step& step, const V* c
   });
 }
 
-// --- blocks of imaginary rotations
-// ------------------------------------------------------------------------------------ c and s are the coefficients of
-// "cos a - i s sin b"; with shared angles (1, ratio) or, swapped, (ratio, 1).
+// --- blocks of imaginary rotations ---
+
+// c and s are the coefficients of "cos a - i s sin b"; with shared angles (1, ratio) or, swapped, (ratio, 1).
 
 template <int K, class V>
 HQF_INLINE void rotate_imaginary(V (&re)[1 << K], V (&im)[1 << K], const V (&c)[K], const V (&s)[K], uint8_t signs) {
@@ -253,8 +252,9 @@ void imaginary_block_adjoint(V* re, V* im, V* lre, V* lim, const Step& step, con
   });
 }
 
-// --- growing the state
-// ------------------------------------------------------------------------------------------------ The upper half of
+// --- growing the state ---
+
+// The upper half of
 // the state is zero before: b' = +-sin a, a' = cos a.
 
 template <class V>
@@ -324,8 +324,7 @@ V grow_imaginary_adjoint(V* re, V* im, V* lre, V* lim, int bits, uint32_t z, V c
   return total;
 }
 
-// --- phases
-// -----------------------------------------------------------------------------------------------------------
+// --- phases ---
 
 template <class V>
 void table_from_real(V* re, V* im, uint32_t size, const ScalarOf<V>* cosines, const ScalarOf<V>* sines) {

@@ -20,8 +20,7 @@
 
 namespace hqf::HQF_ARCH {
 
-// --- storage types
-// ----------------------------------------------------------------------------------------------------
+// --- storage types ---
 
 struct BFloat16 {
   uint16_t bits;
@@ -111,7 +110,7 @@ HQF_INLINE double lane_sum(V v) {
   return lanes[0];
 }
 
-// --- memory and tasks ------------------------------------------------------------------------------------------------
+// --- memory and tasks ---
 
 struct AlignedDelete {
   void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{64}); }
