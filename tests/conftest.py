@@ -21,8 +21,9 @@ def native() -> None:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Lets a test change the number of torch's threads."""
+    """One thread, for tensors too small to share; a test may set other numbers."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

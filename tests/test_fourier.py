@@ -17,6 +17,8 @@ from hqfkernels.program import Program, lower
 from hqfkernels.series import MAX_GRID, Series, axes_of
 from tests import oracles
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 FUNCTIONS = {f.__name__: partial(f, engine="fourier") for f in (hqf.expval, hqf.probs)}
 REFERENCE = {f.__name__: partial(f, backend="reference") for f in (hqf.expval, hqf.probs)}
 expval = FUNCTIONS["expval"]
@@ -412,6 +414,7 @@ SCRIPT = """
 import sys
 import torch
 from tests import test_fourier
+
 torch.save(test_fourier.everything(), sys.argv[1])
 """
 

@@ -12,6 +12,8 @@ import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
 from hqfkernels.planner import MAX_NATIVE_QUBITS
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 FUNCTIONS = (hqf.expval, hqf.probs, hqf.statevector, hqf.explain)
 
 

@@ -14,7 +14,7 @@ import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz, backends
 from tests import oracles
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = pytest.mark.usefixtures("native", "threads")
 
 BATCHES = (1, 3, 15, 16, 17, 33, 257)  # around the lane counts 2, 4, 8, 16
 expval, probs, statevector = (partial(f, engine="gate") for f in (hqf.expval, hqf.probs, hqf.statevector))

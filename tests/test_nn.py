@@ -16,6 +16,8 @@ import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
 from hqfkernels.nn import CircuitLayer, DirectionalCircuit2d, GlobalCircuit2d, LocalCircuit2d, PatchCircuit2d
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 GATHERS = ("block", "grid", "rows", "columns")
 CHANNELS_LAST = torch.channels_last
 

@@ -19,6 +19,8 @@ from hqfkernels.program import lower
 from hqfkernels.reference import circuit as plain
 from tests import oracles
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 expval = partial(hqf.expval, engine="gate")
 reference = partial(hqf.expval, backend="reference")
 
@@ -472,6 +474,7 @@ WITHOUT = """
 import sys
 import torch
 from tests import test_ops
+
 torch.save(test_ops.everything(), sys.argv[1])
 """
 

@@ -23,6 +23,8 @@ from hqfkernels.reference import circuit as reference
 from hqfkernels.reference import rotations
 from tests import oracles
 
+pytestmark = pytest.mark.usefixtures("threads")
+
 MEASUREMENTS = ("expval", "probs", "state")
 INPUTS, WEIGHTS = 3, 4
 
