@@ -74,8 +74,7 @@ class Angle:
 
     def __eq__(self, other: object) -> bool:
         # By content: Input(0) and 1 * Input(0) are the same angle.
-        same = isinstance(other, Angle)
-        return self._content == other._content if same else NotImplemented
+        return self._content == other._content if isinstance(other, Angle) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._content)

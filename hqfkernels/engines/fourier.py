@@ -49,7 +49,7 @@ class Transform:
     def values(self, weights: Tensor, program: str) -> Tensor:
         """(*g, G, outputs) for weights (*g, n_weights), by the gate engine."""
         points = self.points.to(weights.device).expand(*weights.shape[:-1], *self.points.shape)
-        return torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), program, 1, [])  # type: ignore[no-any-return]
+        return torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), program, 1, [])
 
     def coefficients(self, values: Tensor) -> Tensor:
         """(*g, rows * outputs) for values on the grid (*g, G, outputs)."""
@@ -142,7 +142,7 @@ def _coefficients_backward(grad: Tensor, weights: Tensor, program: str) -> Tenso
     points = parts.points.to(weights.device).expand(*weights.shape[:-1], *parts.points.shape)
     own = weights.double().unsqueeze(-2)
     _, grad_weights = torch.ops.hqfkernels.gate_backward(slope, points, own, program, 1, [])
-    return grad_weights.squeeze(-2).to(weights.dtype)  # type: ignore[no-any-return]
+    return grad_weights.squeeze(-2).to(weights.dtype)
 
 
 @torch.library.register_fake("hqfkernels::fourier_coefficients_backward")

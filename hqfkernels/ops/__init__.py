@@ -102,7 +102,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference
 
     @torch.library.register_fake(forward)
     def output(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-        shape = inputs.shape
+        shape: Sequence[int] = inputs.shape
         if not _shaped_as_inputs(inputs, feature_dims, order):
             shape = (*inputs.shape[: inputs.dim() - feature_dims], recipe_type.from_text(text).n_outputs)
         return _empty_ordered(inputs, shape, order, _compute_dtype(inputs))
@@ -142,7 +142,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference
         ctx.order = order if _shaped_as_inputs(tensor, ctx.feature_dims, order) else []
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        grads = run_backward(grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order)
+        grads: tuple[Tensor, Tensor] = run_backward(grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order)
         return *grads, None, None, None
 
     torch.library.register_autograd(forward, differentiate, setup_context=save)
