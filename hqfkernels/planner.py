@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from hqfkernels import backends
@@ -142,6 +143,11 @@ def choose(circuit: str, measurement: Measurement, device: str, engine: str, bac
     """
     if engine not in ENGINES:
         raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
+    return _choose(circuit, measurement, device, engine, backend)
+
+
+@lru_cache(maxsize=1024)
+def _choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> tuple[str, int]:
     program = Program.from_text(lower(circuit, measurement))
     chosen, _ = _choose_backend(program.n_qubits, device, backend)
     if engine == "gate":

@@ -10,10 +10,10 @@ where it turns the observables into other Pauli strings. So CNOT, SWAP, CZ, H, S
 - `merge_rotations`: rotations about the same string with only commuting ones between them add their angles.
 - `drop_dead`: what no observable can see (light cones, trailing phases) and what |0...0> cannot feel disappears.
 - `make_real`: conjugates by S gates so that as many amplitudes as possible, from the start on, stay real.
-- `relabel`: renames basis states linearly so that the states reached first have the smallest indices: after k
-  rotations about independent strings the state lives in the first ``2**k`` amplitudes, and no engine touches more.
 - `group_layers`: reorders commuting rotations so that shared phases stand together; an engine runs each such run of
   diagonal rotations as one multiplication by a phase table, and the others in blocks.
+- `relabel`: renames basis states linearly so that the states reached first have the smallest indices: after k
+  rotations about independent strings the state lives in the first ``2**k`` amplitudes, and no engine touches more.
 
 Masks are integers over basis-state indices: bit ``n - 1 - q`` is qubit q, since qubit 0 is the most significant.
 """
