@@ -107,11 +107,37 @@ def test_angle_arithmetic(angle, constant, inputs, weights, text):
         (lambda: Input(0) * float("inf"), ValueError, "an angle must be finite, got inf"),
         (lambda: Input(0) + float("nan"), ValueError, "an angle must be finite, got nan"),
         (lambda: Input(0) + 1j, TypeError, "an angle must be a number"),
+        (lambda: Circuit(1).ry("0.5", 0), TypeError, "an angle must be a number"),
+        (lambda: Circuit(1).ry(True, 0), TypeError, "an angle must be a number"),
+        (lambda: 1e308 * (10 * Input(0)), ValueError, "an angle must be finite, got inf"),
+        (lambda: Input(0) / Weight(0), TypeError, "divided by a number only"),
+        (lambda: Input(0) / 0, ValueError, "cannot be divided by 0"),
+        (lambda: Circuit(1).unitary("ab", 0), TypeError, "unitary: matrix must be an array of complex numbers"),
+        (lambda: Circuit(1).append("ry", 0.3, 0), TypeError, "ry: angles and qubits must be sequences"),
+        (
+            lambda: Circuit.from_text('[1,""]\n["ry",[0],[[0,[[-1,1]],[]]],[]]'),
+            ValueError,
+            "parameter index must not be negative",
+        ),
     ],
 )
 def test_bad_angles(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_equal_angles_are_equal():
+    assert Input(0) == 1 * Input(0)
+    assert hash(Input(0)) == hash(1 * Input(0))
+    assert Input(0) != Weight(0)
+
+
+def test_copy_is_independent():
+    circuit = Circuit(1).ry(Input(0), 0)
+    twin = copy.copy(circuit)
+    twin.rz(Weight(0), 0)
+    assert len(circuit) == 1
+    assert circuit != twin
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
