@@ -78,30 +78,30 @@ def _run(
     measurement: Measurement,
 ) -> Tensor:
     weights = _check(circuit, inputs, weights)
-    choice = choose(circuit.text, measurement, inputs.device.type, engine, backend)
+    fourier_from = choose(circuit.text, measurement, inputs.device.type, engine, backend)
     if backend == "reference":
         compute = {"expval": _reference.expval, "probs": _reference.probs, "state": _reference.statevector}
         return compute[measurement](circuit, inputs, weights)
-    if not torch.compiler.is_compiling():
-        _refuse_forward_mode(inputs, weights)
-    return evaluate(circuit, inputs, weights, choice, measurement)
+    return evaluate(circuit, inputs, weights, fourier_from, measurement)
 
 
 def evaluate(
     circuit: Circuit,
     inputs: Tensor,
     weights: Tensor,
-    choice: tuple[str, int],
+    fourier_from: int,
     measurement: Measurement = "expval",
     feature_dims: int = 1,
     output_order: Sequence[int] = (),
 ) -> Tensor:
-    """Runs the engine that `planner.choose` chose, on checked arguments.
+    """Runs an engine on checked arguments: Fourier from ``fourier_from`` samples per set of weights on.
 
     The last ``feature_dims`` dimensions of ``inputs`` are a sample's; see `hqfkernels.ops` for ``output_order``.
     """
+    if not torch.compiler.is_compiling():
+        _refuse_forward_mode(inputs, weights)
     samples, sets = inputs.shape[: inputs.dim() - feature_dims].numel(), weights.shape[:-1].numel()
-    engine = fourier if samples >= choice[1] * max(sets, 1) else gate
+    engine = fourier if samples >= fourier_from * max(sets, 1) else gate
     return engine.forward(circuit, inputs, weights, measurement, feature_dims, output_order)
 
 
@@ -117,11 +117,11 @@ def _check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
         raise TypeError(f"inputs: expected float64, float32, float16 or bfloat16, got {inputs.dtype}")
     if inputs.dim() == 0 or inputs.shape[-1] != circuit.n_inputs:
         raise ValueError(f"inputs: expected shape (..., {circuit.n_inputs}), got {tuple(inputs.shape)}")
-    return check_weights(circuit, inputs, weights, inputs.shape[:-1])
+    return _check_weights(circuit, inputs, weights)
 
 
-def check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None, batch: Sequence[int]) -> Tensor:
-    """Checks ``weights`` against the circuit, the inputs' device and the batch shape; returns them."""
+def _check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
+    """Checks ``weights`` against the circuit, and the inputs' device and batch shape; returns them."""
     if weights is None:
         if circuit.n_weights:
             raise ValueError(f"weights: the circuit has {circuit.n_weights}, none were given")
@@ -134,13 +134,12 @@ def check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None, batc
         raise ValueError(f"weights: expected shape (*groups, {circuit.n_weights}), got {tuple(weights.shape)}")
     if weights.device != inputs.device:
         raise ValueError(f"weights: expected on {inputs.device} like the inputs, got {weights.device}")
-    groups = tuple(weights.shape[:-1])
+    groups, batch = tuple(weights.shape[:-1]), tuple(inputs.shape[:-1])
     if len(groups) > len(batch) or any(
-        g not in (1, b) for g, b in zip(reversed(groups), reversed(tuple(batch)), strict=False)
+        g not in (1, b) for g, b in zip(reversed(groups), reversed(batch), strict=False)
     ):
         raise ValueError(
-            f"weights: group shape {groups} must broadcast to the inputs' batch shape {tuple(batch)}, "
-            "aligned on the right"
+            f"weights: group shape {groups} must broadcast to the inputs' batch shape {batch}, aligned on the right"
         )
     return weights
 

@@ -65,6 +65,14 @@ class Plan:
         return "\n".join(lines)
 
 
+def check_names(engine: str, backend: str) -> None:
+    """Raises ValueError if ``engine`` or ``backend`` is not known."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
 # --- backends -------------------------------------------------------------------------------------------------------
 
 
@@ -81,8 +89,6 @@ def _backend_refusal(backend: str, n_qubits: int, device: str) -> str | None:
 
 
 def _choose_backend(n_qubits: int, device: str, backend: str) -> tuple[str, list[tuple[str, str]]]:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend != "auto":
         if (reason := _backend_refusal(backend, n_qubits, device)) is not None:
             raise RuntimeError(f"backend {backend!r} refuses: {reason}")
@@ -127,8 +133,8 @@ def _fourier_cost(program: Program) -> tuple[float, float]:
 
 
 @static
-def choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> tuple[str, int]:
-    """What to run, from static facts: (backend, batch size per set of weights from which Fourier is the engine).
+def choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> int:
+    """What to run, from static facts: the batch size per set of weights from which Fourier is the engine.
 
     Args:
         circuit: `Circuit.text`.
@@ -141,32 +147,31 @@ def choose(circuit: str, measurement: Measurement, device: str, engine: str, bac
         ValueError: if ``engine`` or ``backend`` is not known, or the engine asked for by name cannot take the circuit.
         RuntimeError: if the backend asked for by name cannot take the call.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
+    check_names(engine, backend)
     return _choose(circuit, measurement, device, engine, backend)
 
 
 @lru_cache(maxsize=1024)
-def _choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> tuple[str, int]:
+def _choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> int:
     program = Program.from_text(lower(circuit, measurement))
-    chosen, _ = _choose_backend(program.n_qubits, device, backend)
+    _choose_backend(program.n_qubits, device, backend)
     if engine == "gate":
-        return chosen, NEVER
+        return NEVER
     try:
         per_sample, per_set = _fourier_cost(program)
     except ValueError as refusal:
         if engine == "fourier":
             raise ValueError(f"engine 'fourier' refuses the circuit: {refusal}") from None
-        return chosen, NEVER
+        return NEVER
     if engine == "fourier":
-        return chosen, 0
+        return 0
     gain = _gate_cost(program) - per_sample
-    return chosen, math.ceil(per_set / gain) if gain > 0 else NEVER
+    return math.ceil(per_set / gain) if gain > 0 else NEVER
 
 
 def explain_choice(circuit: str, device: str, engine: str, backend: str, samples: int, sets: int) -> Plan:
     """The `Plan` for expectation values of ``samples`` samples under ``sets`` sets of weights; see `choose`."""
-    _, threshold = choose(circuit, "expval", device, engine, backend)
+    threshold = choose(circuit, "expval", device, engine, backend)
     program = Program.from_text(lower(circuit, "expval"))
     chosen_backend, reasons = _choose_backend(program.n_qubits, device, backend)
     costs = [("gate", samples * _gate_cost(program))]

@@ -166,8 +166,8 @@ class Program:
 # --- gates to rotations ---------------------------------------------------------------------------------------------
 
 PI = math.pi
-# Pauli-rotation content of each gate: (letters on its qubits, factor of each angle, constant), in the order of action.
-# "I" is a global phase, kept because `statevector` shows it. A gate named here is the product of these rotations.
+# Each constant gate as rotations, in the order of action: (letters on its qubits, angle).
+# "I" is a global phase, kept because `statevector` shows it.
 _ROTATIONS: dict[str, tuple[tuple[str, float], ...]] = {
     "i": (),
     "x": (("I", -PI), ("X", PI)),
@@ -181,6 +181,7 @@ _ROTATIONS: dict[str, tuple[tuple[str, float], ...]] = {
     "sx": (("I", -PI / 2), ("X", PI / 2)),
     "cz": (("II", -PI / 2), ("ZI", PI / 2), ("IZ", PI / 2), ("ZZ", -PI / 2)),
 }
+# Each gate with an angle, likewise: (letters, factor of the angle).
 _PARAMETRIC: dict[str, tuple[tuple[str, float], ...]] = {
     "rx": (("X", 1.0),),
     "ry": (("Y", 1.0),),
@@ -358,7 +359,7 @@ def _cartan(matrix: NDArray[np.complex128]) -> list[tuple[str, float]]:
     rotations: list[tuple[str, float]] = []
     for local in (p.T, left):
         first, second = _kronecker_factors(_MAGIC @ local @ _MAGIC.conj().T)
-        if rotations or local is left:
+        if local is left:
             rotations += [("XX", -2 * a), ("YY", -2 * b), ("ZZ", -2 * c)]
         rotations += [(letter + "I", angle) for letter, angle in _zyz(first)]
         rotations += [("I" + letter, angle) for letter, angle in _zyz(second)]

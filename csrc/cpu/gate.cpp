@@ -112,7 +112,7 @@ class Machine {
       if (step.kind == StepKind::table) n_table_entries_ += size_t{1} << step.bits;
     const size_t states = size * planes * (adjoint ? 2 : 1), tree = plan.readout.order.empty() ? 0 : size;
     const size_t total =
-        states + tree + 2 * n_inputs_ + n_outputs_ + 2 * rotations + 2 + (adjoint ? rotations + n_table_entries_ : 0);
+        states + tree + 2 * n_inputs_ + n_outputs_ + 2 * rotations + (adjoint ? rotations + n_table_entries_ : 0);
     V* next = scratch.reserve<V>(total);
     auto take = [&](size_t count) { return std::exchange(next, next + count); };
     re_ = take(size);
@@ -132,7 +132,7 @@ class Machine {
   }
 
   V* inputs() { return inputs_; }
-  V* outputs() { return outputs_; }  // results after forward(); their gradients before adjoint()
+  V* outputs() { return outputs_; }  // results after measure(); their gradients before adjoint()
   V* grad_inputs() { return grad_inputs_; }
 
   // Runs the circuit on inputs().
@@ -176,9 +176,9 @@ class Machine {
             for (V* plane : {re_, step.complex ? im_ : nullptr}) {
               if (!plane) continue;
               if (step.shared)
-                real_block<K, V>(plane, step, &w.ratio[step.first]);
+                real_block<K>(plane, step, SharedRotations<K, V>(&w.ratio[step.first]));
               else
-                real_block_lanes<K, V>(plane, step, c, s);
+                real_block<K>(plane, step, LaneRotations<K, V>(c, s));
             }
           });
           break;
@@ -254,9 +254,9 @@ class Machine {
             for (int plane = 0; plane < (step.complex ? 2 : 1); ++plane) {
               V *psi = plane ? im_ : re_, *lam = plane ? lim_ : lre_;
               if (step.shared)
-                real_block_adjoint<K, V>(psi, lam, step, &w.ratio[step.first], slopes);
+                real_block_adjoint<K>(psi, lam, step, SharedRotations<K, V>(&w.ratio[step.first]), slopes);
               else
-                real_block_lanes_adjoint<K, V>(psi, lam, step, c, s, slopes);
+                real_block_adjoint<K>(psi, lam, step, LaneRotations<K, V>(c, s), slopes);
             }
           });
           break;
@@ -295,7 +295,7 @@ class Machine {
     std::fill_n(table_slopes_, n_table_entries_, V{});
   }
 
-  // Gradients of all rotation angles, summed over the lanes since clear_slopes(); entries are added to sums.
+  // Gradients of all rotation angles, summed over the lanes since clear_slopes().
   void collect_slopes(double* sums) const {
     std::vector<double> phases;
     size_t start = 0;
@@ -331,11 +331,12 @@ class Machine {
     for (uint32_t i = 0; i < uint32_t{1} << step.bits; ++i) plane[i] *= w.segment_scale[step.segment];
   }
 
-  // The coefficients c, s of the step's rotations for every lane. Real shared blocks read WeightSet::ratio instead.
+  // The coefficients c, s of the step's rotations for every lane. Tables and real shared blocks have theirs in
+  // WeightSet.
   void prepare_angles(const Step& step, const WeightSet<T>& w) {
-    if (step.kind == StepKind::table) return;
+    if (step.kind == StepKind::table || (step.kind == StepKind::block && step.shared && !step.imaginary)) return;
     for (int r = step.first; r < step.first + step.count; ++r) {
-      if (!step.shared && step.kind != StepKind::table) {
+      if (!step.shared) {
         const Angle& angle = plan_.rotations[r].angle;
         V half = splat<V>(w.half_offset[r]);
         for (const auto& term : angle.inputs)

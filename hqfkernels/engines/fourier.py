@@ -46,10 +46,13 @@ class Transform:
     second: Tensor
     kept: Tensor
 
+    def points_for(self, weights: Tensor) -> Tensor:
+        """The grid for every set of weights, (*g, G, n_inputs)."""
+        return self.points.to(weights.device).expand(*weights.shape[:-1], *self.points.shape)
+
     def values(self, weights: Tensor, program: str) -> Tensor:
         """(*g, G, outputs) for weights (*g, n_weights), by the gate engine."""
-        points = self.points.to(weights.device).expand(*weights.shape[:-1], *self.points.shape)
-        return torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), program, 1, [])
+        return torch.ops.hqfkernels.gate_forward(self.points_for(weights), weights.unsqueeze(-2), program, 1, [])
 
     def coefficients(self, values: Tensor) -> Tensor:
         """(*g, rows * outputs) for values on the grid (*g, G, outputs)."""
@@ -139,9 +142,8 @@ def _coefficients_fake(weights: Tensor, program: str) -> Tensor:
 def _coefficients_backward(grad: Tensor, weights: Tensor, program: str) -> Tensor:
     parts = transform(program)
     slope = parts.adjoint(grad)
-    points = parts.points.to(weights.device).expand(*weights.shape[:-1], *parts.points.shape)
     own = weights.double().unsqueeze(-2)
-    _, grad_weights = torch.ops.hqfkernels.gate_backward(slope, points, own, program, 1, [])
+    _, grad_weights = torch.ops.hqfkernels.gate_backward(slope, parts.points_for(weights), own, program, 1, [])
     return grad_weights.squeeze(-2).to(weights.dtype)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import expval
-from hqfkernels.planner import BACKENDS, ENGINES
+from hqfkernels.planner import check_names
 
 INIT_ANGLE = 0.1
 """Weights start uniform in (-INIT_ANGLE, INIT_ANGLE) radians: near the identity, where gradients do not vanish
@@ -39,10 +39,7 @@ class CircuitLayer(nn.Module):
 
     def __init__(self, circuit: Circuit, engine: str = "auto", backend: str = "auto") -> None:
         super().__init__()
-        if engine not in ENGINES:
-            raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
-        if backend not in BACKENDS:
-            raise ValueError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        check_names(engine, backend)
         self.circuit = checked_circuit(circuit)
         self.engine = engine
         self.backend = backend

@@ -113,7 +113,7 @@ class PatchCircuit2d(nn.Module):
             raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
         if maps.device != self.weights.device:
             raise ValueError(f"maps: expected on {self.weights.device} like the weights, got {maps.device}")
-        choice = choose(self.circuit.text, "expval", maps.device.type, "auto", "auto")
+        fourier_from = choose(self.circuit.text, "expval", maps.device.type, "auto", "auto")
 
         height, width, _, pixels = _SPLITS[self.gather]
         unit_h, unit_w = self._divisor(height), self._divisor(width)
@@ -130,12 +130,12 @@ class PatchCircuit2d(nn.Module):
 
         if self.output == "pixels":
             order = [self._to_map[0], *self._to_map[3:], 1, 2] if channels_last else self._to_map
-            result = evaluate(self.circuit, view, weights, choice, "expval", len(pixels), order)
+            result = evaluate(self.circuit, view, weights, fourier_from, "expval", len(pixels), order)
             joined = result.permute(self._to_map).flatten(1, 2)
             joined = joined.flatten(2, 1 + len(height)).flatten(3)
             return joined[:, :, :h, :w] if pad_h or pad_w else joined
         order = [0, 1, 2, batch_dims, *range(3, batch_dims)]
-        result = evaluate(self.circuit, view, weights, choice, "expval", len(pixels), order)
+        result = evaluate(self.circuit, view, weights, fourier_from, "expval", len(pixels), order)
         return result.permute(order).flatten(1, 3)
 
     def _divisor(self, split: str) -> int:

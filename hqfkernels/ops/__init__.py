@@ -38,11 +38,11 @@ _Recipe = TypeVar("_Recipe", Program, Series)
 class _Reference(Protocol):
     """A plain-torch engine: see `hqfkernels.reference.rotations`."""
 
-    @staticmethod
-    def forward(recipe: Any, inputs: Tensor, parameters: Tensor) -> Tensor: ...
+    def forward(self, recipe: Any, inputs: Tensor, parameters: Tensor, /) -> Tensor:
+        """Outputs."""
 
-    @staticmethod
-    def backward(recipe: Any, grad: Tensor, inputs: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]: ...
+    def backward(self, recipe: Any, grad: Tensor, inputs: Tensor, parameters: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Gradients in inputs and parameters."""
 
 
 def _compute_dtype(inputs: Tensor) -> torch.dtype:
@@ -72,6 +72,11 @@ def _lead_parameters(parameters: Tensor, in_dim: int | None, size: int, batch_di
     return parameters.reshape(size, *(1,) * (batch_dims - parameters.dim() + 1), *parameters.shape[1:])
 
 
+def _lead_order(order: Sequence[int]) -> list[int]:
+    """``order`` with the mapped dimension outermost; empty stays empty."""
+    return [0, *(d + 1 for d in order)] if order else []
+
+
 def refuse_gradients(operator: str, engine: str) -> None:
     """Makes derivatives of ``operator`` raise, and say which ``engine`` lacks them, rather than vanish."""
 
@@ -86,7 +91,7 @@ def refuse_gradients(operator: str, engine: str) -> None:
     torch.library.register_autograd(f"hqfkernels::{operator}", refuse, setup_context=save_nothing)
 
 
-def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference] | Any) -> None:
+def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> None:
     """Declares ``<engine>_forward`` and ``<engine>_backward`` with everything that torch asks of an operator."""
     forward, backward = f"hqfkernels::{engine}_forward", f"hqfkernels::{engine}_backward"
     torch.library.define(
@@ -161,8 +166,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference
         inputs = _lead(inputs, in_dims[0], info.batch_size)
         if in_dims[1] is not None:
             parameters = _lead_parameters(parameters, in_dims[1], info.batch_size, inputs.dim() - feature_dims)
-        order = [0, *(d + 1 for d in order)] if order else []
-        return run_forward(inputs, parameters, text, feature_dims, order), 0
+        return run_forward(inputs, parameters, text, feature_dims, _lead_order(order)), 0
 
     @torch.library.register_vmap(backward)
     def map_backward(
@@ -179,8 +183,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: type[_Reference
         inputs = _lead(inputs, in_dims[1], info.batch_size)
         one = parameters if in_dims[2] is None else parameters.movedim(in_dims[2], 0)[0]
         parameters = _lead_parameters(parameters, in_dims[2], info.batch_size, inputs.dim() - feature_dims)
-        order = [0, *(d + 1 for d in order)] if order else []
-        grads = run_backward(grad, inputs, parameters, text, feature_dims, order)
+        grads = run_backward(grad, inputs, parameters, text, feature_dims, _lead_order(order))
         return (grads[0], grads[1].reshape(info.batch_size, *one.shape)), (0, 0)
 
 

@@ -91,18 +91,18 @@ struct Batch {
   Batch(const View& inputs, int feature_dims, const View& output, const View* grad_inputs, const View& weights) {
     const int dims = inputs.ndim - feature_dims;
     if (feature_dims < 1 || dims < 0 || output.ndim < dims || weights.ndim < 1 || weights.ndim - 1 > dims)
-      throw std::invalid_argument("gate engine: ranks of inputs, weights and output do not fit");
+      throw std::invalid_argument("engine: ranks of inputs, weights and output do not fit");
     tensor[kInputs] = inputs;
     tensor[kOutput] = output;
     if (grad_inputs) tensor[kGradInputs] = *grad_inputs;
     for (int d = 0; d < dims; ++d) {
       Dim dim{inputs.sizes[d], {inputs.strides[d], output.strides[d], grad_inputs ? grad_inputs->strides[d] : 0, 0}};
       if (output.sizes[d] != dim.size || (grad_inputs && grad_inputs->sizes[d] != dim.size))
-        throw std::invalid_argument("gate engine: batch shapes differ");
+        throw std::invalid_argument("engine: batch shapes differ");
       const int w = d - dims + weights.ndim - 1;
       const bool group = w >= 0 && weights.sizes[w] != 1;
       if (group) {
-        if (weights.sizes[w] != dim.size) throw std::invalid_argument("gate engine: weights do not fit the batch");
+        if (weights.sizes[w] != dim.size) throw std::invalid_argument("engine: weights do not fit the batch");
         dim.stride[kWeights] = weights.strides[w];
       }
       (group ? n_groups : n_samples) *= dim.size;

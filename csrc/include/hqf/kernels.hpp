@@ -37,43 +37,64 @@ HQF_INLINE void in_chunks(size_t count, const Body& body) {
 
 // --- blocks of real rotations, one plane (real or imaginary parts) at a time ---
 
-template <int K, bool Inverse, class V>
-HQF_INLINE void rotate_shared(V (&a)[1 << K], const V (&ratio)[K], const bool (&swapped)[K]) {
+// The rotations of a block with shared angles: what Ratio says, for each of them.
+template <int K, class V>
+struct SharedRotations {
+  V ratio[K];
+  bool swapped[K];
+
+  explicit SharedRotations(const Ratio<ScalarOf<V>>* ratios) {
+    for (int l = 0; l < K; ++l) ratio[l] = splat<V>(ratios[l].value), swapped[l] = ratios[l].swapped;
+  }
+
+  template <bool Inverse>
+  HQF_INLINE void apply(V (&a)[1 << K]) const {
 #pragma GCC unroll 4
-  for (int l = 0; l < K; ++l) {
-    if (swapped[l]) {
+    for (int l = 0; l < K; ++l) {
+      if (swapped[l]) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 1 << K; ++j)
+          if (!(j >> l & 1)) {
+            const V x = a[j], y = a[j | 1 << l];
+            a[j] = Inverse ? ratio[l] * x + y : ratio[l] * x - y;
+            a[j | 1 << l] = Inverse ? ratio[l] * y - x : ratio[l] * y + x;
+          }
+      } else {
+#pragma GCC unroll 8
+        for (int j = 0; j < 1 << K; ++j)
+          if (!(j >> l & 1)) {
+            const V x = a[j], y = a[j | 1 << l];
+            a[j] = Inverse ? x + ratio[l] * y : x - ratio[l] * y;
+            a[j | 1 << l] = Inverse ? y - ratio[l] * x : y + ratio[l] * x;
+          }
+      }
+    }
+  }
+};
+
+// Those of a block with angles of their own in every lane.
+template <int K, class V>
+struct LaneRotations {
+  V c[K], s[K];
+
+  LaneRotations(const V* cosines, const V* sines) {
+    for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = sines[l];
+  }
+
+  template <bool Inverse>
+  HQF_INLINE void apply(V (&a)[1 << K]) const {
+#pragma GCC unroll 4
+    for (int l = 0; l < K; ++l) {
 #pragma GCC unroll 8
       for (int j = 0; j < 1 << K; ++j)
         if (!(j >> l & 1)) {
           const V x = a[j], y = a[j | 1 << l];
-          a[j] = Inverse ? ratio[l] * x + y : ratio[l] * x - y;
-          a[j | 1 << l] = Inverse ? ratio[l] * y - x : ratio[l] * y + x;
-        }
-    } else {
-#pragma GCC unroll 8
-      for (int j = 0; j < 1 << K; ++j)
-        if (!(j >> l & 1)) {
-          const V x = a[j], y = a[j | 1 << l];
-          a[j] = Inverse ? x + ratio[l] * y : x - ratio[l] * y;
-          a[j | 1 << l] = Inverse ? y - ratio[l] * x : y + ratio[l] * x;
+          a[j] = Inverse ? c[l] * x + s[l] * y : c[l] * x - s[l] * y;
+          a[j | 1 << l] = Inverse ? c[l] * y - s[l] * x : s[l] * x + c[l] * y;
         }
     }
   }
-}
-
-template <int K, class V>
-HQF_INLINE void rotate_lanes(V (&a)[1 << K], const V (&c)[K], const V (&s)[K]) {
-#pragma GCC unroll 4
-  for (int l = 0; l < K; ++l) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j)
-      if (!(j >> l & 1)) {
-        const V x = a[j], y = a[j | 1 << l];
-        a[j] = c[l] * x - s[l] * y;
-        a[j | 1 << l] = s[l] * x + c[l] * y;
-      }
-  }
-}
+};
 
 // Sums of products with + and with - apart: two chains of multiply-adds are shorter than one.
 template <int K, class V>
@@ -97,28 +118,22 @@ struct Slopes {
   }
 };
 
-template <int K, class V>
-void real_block(V* plane, const Step& step, const Ratio<ScalarOf<V>>* ratios) {
-  V ratio[K];
-  bool swapped[K];
-  for (int l = 0; l < K; ++l) ratio[l] = splat<V>(ratios[l].value), swapped[l] = ratios[l].swapped;
+template <int K, class V, class Rotations>
+void real_block(V* plane, const Step& step, const Rotations& rotations) {
   uint32_t offset[1 << K];
   for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
   for (const uint32_t base : step.bases) {
     V a[1 << K];
 #pragma GCC unroll 8
     for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]];
-    rotate_shared<K, false>(a, ratio, swapped);
+    rotations.template apply<false>(a);
 #pragma GCC unroll 8
     for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j];
   }
 }
 
-template <int K, class V>
-void real_block_adjoint(V* plane, V* adjoint, const Step& step, const Ratio<ScalarOf<V>>* ratios, V* slopes) {
-  V ratio[K];
-  bool swapped[K];
-  for (int l = 0; l < K; ++l) ratio[l] = splat<V>(ratios[l].value), swapped[l] = ratios[l].swapped;
+template <int K, class V, class Rotations>
+void real_block_adjoint(V* plane, V* adjoint, const Step& step, const Rotations& rotations, V* slopes) {
   uint32_t offset[1 << K];
   for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
   in_chunks(step.bases.size(), [&](size_t begin, size_t end) {
@@ -129,47 +144,8 @@ void real_block_adjoint(V* plane, V* adjoint, const Step& step, const Ratio<Scal
 #pragma GCC unroll 8
       for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
       sums.add(a, lam);
-      rotate_shared<K, true>(a, ratio, swapped);
-      rotate_shared<K, true>(lam, ratio, swapped);
-#pragma GCC unroll 8
-      for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
-    }
-    sums.add_to(slopes);
-  });
-}
-
-template <int K, class V>
-void real_block_lanes(V* plane, const Step& step, const V* cosines, const V* sines) {
-  V c[K], s[K];
-  for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = sines[l];
-  uint32_t offset[1 << K];
-  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
-  for (const uint32_t base : step.bases) {
-    V a[1 << K];
-#pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]];
-    rotate_lanes<K>(a, c, s);
-#pragma GCC unroll 8
-    for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j];
-  }
-}
-
-template <int K, class V>
-void real_block_lanes_adjoint(V* plane, V* adjoint, const Step& step, const V* cosines, const V* sines, V* slopes) {
-  V c[K], s[K];
-  for (int l = 0; l < K; ++l) c[l] = cosines[l], s[l] = -sines[l];
-  uint32_t offset[1 << K];
-  for (int j = 0; j < 1 << K; ++j) offset[j] = step.offsets[j];
-  in_chunks(step.bases.size(), [&](size_t begin, size_t end) {
-    Slopes<K, V> sums;
-    for (size_t b = begin; b < end; ++b) {
-      const uint32_t base = step.bases[b];
-      V a[1 << K], lam[1 << K];
-#pragma GCC unroll 8
-      for (int j = 0; j < 1 << K; ++j) a[j] = plane[base ^ offset[j]], lam[j] = adjoint[base ^ offset[j]];
-      sums.add(a, lam);
-      rotate_lanes<K>(a, c, s);
-      rotate_lanes<K>(lam, c, s);
+      rotations.template apply<true>(a);
+      rotations.template apply<true>(lam);
 #pragma GCC unroll 8
       for (int j = 0; j < 1 << K; ++j) plane[base ^ offset[j]] = a[j], adjoint[base ^ offset[j]] = lam[j];
     }
