@@ -155,7 +155,9 @@ def choose(circuit: str, measurement: Measurement, device: str, engine: str, bac
 def _choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> int:
     program = Program.from_text(lower(circuit, measurement))
     _choose_backend(program.n_qubits, device, backend)
-    if engine == "gate":
+    if backend == "reference" and engine == "fourier":
+        raise RuntimeError("backend 'reference' refuses: it simulates gate by gate, engine 'fourier' was asked for")
+    if engine == "gate" or backend == "reference":
         return NEVER
     try:
         per_sample, per_set = _fourier_cost(program)
@@ -178,7 +180,11 @@ def explain_choice(circuit: str, device: str, engine: str, backend: str, samples
     try:
         per_sample, per_set = _fourier_cost(program)
         costs.append(("fourier", samples * per_sample + sets * per_set))
-        why_not_fourier = "gate was asked for" if engine == "gate" else "gate is cheaper for this batch"
+        why_not_fourier = "gate is cheaper for this batch"
+        if engine == "gate":
+            why_not_fourier = "gate was asked for"
+        elif backend == "reference":
+            why_not_fourier = "the reference simulates gate by gate"
     except ValueError as refusal:
         why_not_fourier = str(refusal)
     chosen = "fourier" if samples >= threshold * max(sets, 1) else "gate"

@@ -220,3 +220,13 @@ def test_the_reference_backend_runs_no_kernel(recorder):
     with recorder:
         hqf.expval(two_qubits(), torch.zeros(4, 3), torch.zeros(2), backend="reference")
     assert not any(name.startswith("hqfkernels.") for name in recorder.names)
+
+
+def test_the_reference_does_not_stand_in_for_the_fourier_engine():
+    inputs, weights = torch.zeros(4, 3), torch.zeros(2)
+    with pytest.raises(RuntimeError, match="backend 'reference' refuses: it simulates gate by gate"):
+        hqf.expval(two_qubits(), inputs, weights, engine="fourier", backend="reference")
+    plan = hqf.explain(
+        two_qubits(), torch.empty(1 << 22, 3, device="meta"), torch.zeros(2, device="meta"), backend="reference"
+    )
+    assert (plan.engine, plan.backend) == ("gate", "reference")

@@ -399,3 +399,10 @@ def test_training_lowers_a_loss(name):
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     assert all(b < a for a, b in itertools.pairwise(losses))
+
+
+def test_forward_mode_through_a_layer_is_refused():
+    """The operators would lose the tangents silently."""
+    layer, maps = LocalCircuit2d(1), torch.rand(1, 1, 4, 4)
+    with torch.no_grad(), pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(layer, (maps,), (torch.ones_like(maps),))
