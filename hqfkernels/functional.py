@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from hqfkernels.circuit import Circuit
-from hqfkernels.engines import fourier, gate
-from hqfkernels.planner import Plan, choose, explain_choice
+from hqfkernels.engines import fourier, gate, unitary
+from hqfkernels.planner import Plan, Schedule, choose, explain_choice, scheduled
 from hqfkernels.program import Measurement
 from hqfkernels.reference import circuit as _reference
 
@@ -31,7 +31,8 @@ def expval(
         inputs: (..., n_inputs), float64, float32, float16 or bfloat16, any strides; angles in radians.
         weights: (*g, n_weights), float64 or float32, g broadcastable against ``inputs.shape[:-1]`` (aligned on the
             right): one set for all samples, or one per group. May be left out if the circuit has none.
-        engine: "auto", "gate" (state vectors) or "fourier" (trigonometric polynomials; depth costs nothing).
+        engine: "auto", "gate" (state vectors), "fourier" (trigonometric polynomials; depth costs nothing) or "unitary"
+            (one matrix for all that follows the last input).
         backend: "auto", "cpu" (compiled kernels) or "reference" (plain torch, any device, differentiable twice).
 
     Returns:
@@ -64,7 +65,7 @@ def explain(
     circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
 ) -> Plan:
     """The `Plan` that `expval` would follow for these arguments; print it to read it."""
-    weights = _check(circuit, inputs, weights)
+    weights = check(circuit, inputs, weights)
     samples, sets = inputs.shape[:-1].numel(), weights.shape[:-1].numel()
     return explain_choice(circuit.text, inputs.device.type, engine, backend, samples, sets)
 
@@ -77,35 +78,71 @@ def _run(
     backend: str,
     measurement: Measurement,
 ) -> Tensor:
-    weights = _check(circuit, inputs, weights)
-    fourier_from = choose(circuit.text, measurement, inputs.device.type, engine, backend)
+    weights = check(circuit, inputs, weights)
+    schedule = choose((circuit.text,), measurement, inputs.device.type, engine, backend)
     if backend == "reference":
         compute = {"expval": _reference.expval, "probs": _reference.probs, "state": _reference.statevector}
         return compute[measurement](circuit, inputs, weights)
-    return evaluate(circuit, inputs, weights, fourier_from, measurement)
+    return evaluate((circuit,), inputs, (weights,), schedule, measurement)
 
 
 def evaluate(
-    circuit: Circuit,
+    circuits: Sequence[Circuit],
     inputs: Tensor,
-    weights: Tensor,
-    fourier_from: int,
+    weights: Sequence[Tensor],
+    schedule: Schedule,
     measurement: Measurement = "expval",
     feature_dims: int = 1,
     output_order: Sequence[int] = (),
+    cache: ParameterCache | None = None,
 ) -> Tensor:
-    """Runs an engine on checked arguments: Fourier from ``fourier_from`` samples per set of weights on.
+    """Runs circuits on the same inputs, arguments checked, with the engine that the schedule names for their number.
 
-    The last ``feature_dims`` dimensions of ``inputs`` are a sample's; see `hqfkernels.ops` for ``output_order``.
+    The last ``feature_dims`` dimensions of ``inputs`` are a sample's; see `hqfkernels.ops` for ``output_order``. The
+    outputs of the circuits follow each other. A ``cache`` keeps what the Fourier engine computes from weights alone.
     """
     if not torch.compiler.is_compiling():
-        _refuse_forward_mode(inputs, weights)
-    samples, sets = inputs.shape[: inputs.dim() - feature_dims].numel(), weights.shape[:-1].numel()
-    engine = fourier if samples >= fourier_from * max(sets, 1) else gate
-    return engine.forward(circuit, inputs, weights, measurement, feature_dims, output_order)
+        _refuse_forward_mode(inputs, *weights)
+    batch_dims = inputs.dim() - feature_dims
+    engine = scheduled(schedule, inputs.shape[:batch_dims].numel(), weights[0].shape[:-1].numel())
+    if engine == "fourier":
+        own = fourier.parameters(circuits, weights, measurement) if cache is None else cache.get(circuits, weights)
+        return fourier.contract(circuits, inputs, own, measurement, feature_dims, output_order)
+    run = gate.forward if engine == "gate" else unitary.forward
+    if len(circuits) == 1:
+        return run(circuits[0], inputs, weights[0], measurement, feature_dims, output_order)
+    if len(output_order) <= batch_dims + 1:
+        pairs = zip(circuits, weights, strict=True)
+        return torch.cat([run(c, inputs, w, measurement, feature_dims, output_order) for c, w in pairs], -1)
+    order = [d - (d > batch_dims) for d in output_order if d != batch_dims]
+    pairs = zip(circuits, weights, strict=True)
+    return torch.stack([run(c, inputs, w, measurement, feature_dims, order) for c, w in pairs], batch_dims)
 
 
-def _check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
+class ParameterCache:
+    """Keeps the parameters that the Fourier engine computes from weights, for as long as the weights are the same.
+
+    Weights are compared by value, so no way to change them goes unseen. Not for training: what comes out carries no
+    gradients.
+    """
+
+    def __init__(self) -> None:
+        self._weights: list[Tensor] = []
+        self._parameters: Tensor | None = None
+
+    def get(self, circuits: Sequence[Circuit], weights: Sequence[Tensor]) -> Tensor:
+        """`hqfkernels.engines.fourier.parameters` for expectation values, computed now or kept."""
+        same = len(weights) == len(self._weights) and all(
+            new.dtype == old.dtype and new.device == old.device and torch.equal(new, old)
+            for new, old in zip(weights, self._weights, strict=True)
+        )
+        if self._parameters is None or not same:
+            self._parameters = fourier.parameters(circuits, weights)
+            self._weights = [w.detach().clone() for w in weights]
+        return self._parameters
+
+
+def check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
     """Checks the arguments of a call; returns the weights, empty ones if the circuit has none."""
     if not isinstance(circuit, Circuit):
         raise TypeError(f"circuit: expected a hqfkernels.Circuit, got {type(circuit).__name__}")

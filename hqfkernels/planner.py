@@ -1,42 +1,28 @@
 """Chooses engine and backend before a call, from static facts only, and says why.
 
 *Engine* is the algorithm, *backend* the machine code that runs it. An explicit choice is obeyed or refused with the
-reason, never replaced.
-
-Costs are in nanoseconds of one core, forward and backward together in float32, fitted to measurements of the benchmark
-circuits (docs/benchmarks.md) on a machine with AVX-512; only their ratios matter.
+reason, never replaced. What each engine costs is estimated by `hqfkernels.costs`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
 
-from hqfkernels import backends
+from hqfkernels import backends, costs
+from hqfkernels.engines import unitary
+from hqfkernels.engines.fourier import recipe
 from hqfkernels.program import Measurement, Program, lower
-from hqfkernels.series import axes_of
+from hqfkernels.static import static
 
-ENGINES = ("auto", "gate", "fourier")
+ENGINES = ("auto", "gate", "fourier", "unitary")
 BACKENDS = ("auto", "cpu", "reference")
 MAX_NATIVE_QUBITS = 20
 """The CPU kernels hold two states per lane in memory; above this they refuse."""
 
-NEVER = 1 << 62
-"""A batch size that no batch reaches."""
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def static(function: _F) -> _F:
-    """Marks a function of static facts whose result torch.compile takes as a constant, without tracing into it.
-
-    It is what torch.compiler.assume_constant_result does, without the seconds that importing the compiler takes.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+Schedule = tuple[tuple[str, int], ...]
+"""Engines and the number of samples per set of weights from which each of them is used, ascending from 0."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Plan:
     """What will run, and what will not.
 
     Attributes:
-        engine: the algorithm: "gate" or "fourier".
+        engine: the algorithm: "gate", "fourier" or "unitary".
         backend: "cpu" (compiled kernels) or "reference" (plain torch).
         costs: estimated cost of each engine that can take the call, in nanoseconds of one core for the whole batch.
         reasons: for each engine and backend that was not chosen, why.
@@ -99,97 +85,114 @@ def _choose_backend(n_qubits: int, device: str, backend: str) -> tuple[str, list
 
 # --- engines --------------------------------------------------------------------------------------------------------
 
-_SAMPLE = 20.0  # reading and writing a sample
-_AMPLITUDE = 0.53  # growing, phases and measuring, per amplitude
-_ROTATION = 4.5  # starting one
-_PAIR = 0.287  # a shared rotation, per pair of real numbers
-_LANE_PAIR = 0.5  # one with an angle per sample
-_SERIES_SAMPLE = 24.0  # as _SAMPLE, with the sines
-_TERM = 0.124  # a term of a polynomial, per output
-_COEFFICIENTS = 3.4e5  # computing them, over and above the circuits on the grid
-_DOUBLE = 2.0  # the grid is computed in double precision
 
-
-def _gate_cost(program: Program) -> float:
-    """Per sample."""
-    bits, shared, lanes = 0, 0, 0
-    for rotation in program.rotations:
-        if rotation.x >> bits:
-            bits += 1  # this one grows the state
-        elif rotation.x:
-            shared += rotation.shared
-            lanes += not rotation.shared
-    planes = 1 if all((r.x & r.z).bit_count() % 2 for r in program.rotations) else 2
-    pairs = 2.0**bits / 2 * planes
-    mixing = _ROTATION * (shared + lanes) + pairs * (_PAIR * shared + _LANE_PAIR * lanes)
-    return _SAMPLE + 2.0**bits * _AMPLITUDE + mixing
-
-
-def _fourier_cost(program: Program) -> tuple[float, float]:
-    """(per sample, per set of weights); raises ValueError if the engine cannot take the program."""
-    axes = axes_of(program)
-    grid = math.prod(axis.size for axis in axes)
-    return _SERIES_SAMPLE + grid * _TERM * program.n_outputs, _COEFFICIENTS + _DOUBLE * grid * _gate_cost(program)
+@lru_cache(maxsize=1024)
+def _estimates(circuit: str, measurement: Measurement) -> dict[str, tuple[float, float] | str]:
+    """For each engine its cost per sample and per set of weights, or why it refuses."""
+    text = lower(circuit, measurement)
+    program = Program.from_text(text)
+    result: dict[str, tuple[float, float] | str] = {"gate": (costs.gate(program), 0.0)}
+    try:
+        found = recipe(text)
+        own = found.cost + costs.PARAMETER * found.polynomials.n_parameters
+        result["fourier"] = costs.contraction(found.polynomials), own
+    except ValueError as refusal:
+        result["fourier"] = str(refusal)
+    try:
+        before, behind = unitary.parts(circuit, measurement)
+        result["unitary"] = costs.unitary(Program.from_text(before) if before else None, Program.from_text(behind))
+    except ValueError as refusal:
+        result["unitary"] = str(refusal)
+    return result
 
 
 @static
-def choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> int:
-    """What to run, from static facts: the batch size per set of weights from which Fourier is the engine.
+def choose(circuits: tuple[str, ...], measurement: Measurement, device: str, engine: str, backend: str) -> Schedule:
+    """What to run, from static facts.
 
     Args:
-        circuit: `Circuit.text`.
+        circuits: `Circuit.text` of the circuits that run on the same inputs.
         measurement: what is computed.
         device: device type of the tensors, such as "cpu".
         engine: what the caller asked for.
         backend: likewise.
 
     Raises:
-        ValueError: if ``engine`` or ``backend`` is not known, or the engine asked for by name cannot take the circuit.
+        ValueError: if ``engine`` or ``backend`` is not known, or the engine asked for by name cannot take a circuit.
         RuntimeError: if the backend asked for by name cannot take the call.
     """
     check_names(engine, backend)
-    return _choose(circuit, measurement, device, engine, backend)
+    return _choose(circuits, measurement, device, engine, backend)
 
 
 @lru_cache(maxsize=1024)
-def _choose(circuit: str, measurement: Measurement, device: str, engine: str, backend: str) -> int:
-    program = Program.from_text(lower(circuit, measurement))
-    _choose_backend(program.n_qubits, device, backend)
-    if backend == "reference" and engine == "fourier":
-        raise RuntimeError("backend 'reference' refuses: it simulates gate by gate, engine 'fourier' was asked for")
-    if engine == "gate" or backend == "reference":
-        return NEVER
-    try:
-        per_sample, per_set = _fourier_cost(program)
-    except ValueError as refusal:
-        if engine == "fourier":
-            raise ValueError(f"engine 'fourier' refuses the circuit: {refusal}") from None
-        return NEVER
-    if engine == "fourier":
-        return 0
-    gain = _gate_cost(program) - per_sample
-    return math.ceil(per_set / gain) if gain > 0 else NEVER
+def _choose(circuits: tuple[str, ...], measurement: Measurement, device: str, engine: str, backend: str) -> Schedule:
+    for circuit in circuits:
+        _choose_backend(Program.from_text(lower(circuit, measurement)).n_qubits, device, backend)
+    if backend == "reference":
+        if engine not in ("auto", "gate"):
+            raise RuntimeError(
+                f"backend 'reference' refuses: it simulates gate by gate, engine {engine!r} was asked for"
+            )
+        return (("gate", 0),)
+    if engine == "gate":
+        return (("gate", 0),)
+    able = ("fourier", "unitary") if engine == "auto" else (engine,)
+    lines = {"gate": (0.0, 0.0)} | dict.fromkeys(able, (0.0, 0.0))
+    for circuit in circuits:
+        estimates = _estimates(circuit, measurement)
+        for name in list(lines):
+            cost = estimates[name]
+            if isinstance(cost, str):
+                if engine != "auto":
+                    raise ValueError(f"engine {engine!r} refuses the circuit: {cost}")
+                del lines[name]
+            else:
+                lines[name] = lines[name][0] + cost[0], lines[name][1] + cost[1]
+    return _envelope(lines) if engine == "auto" else ((engine, 0),)
+
+
+def _envelope(lines: dict[str, tuple[float, float]]) -> Schedule:
+    """The cheapest engine for every number of samples, given slopes and offsets of their costs."""
+    schedule = [("gate", 0)]
+    while True:
+        current, start = schedule[-1]
+        slope, offset = lines[current]
+        crossings = [
+            (max(start, math.ceil((other[1] - offset) / (slope - other[0]))), other[0], name)
+            for name, other in lines.items()
+            if other[0] < slope
+        ]
+        if not crossings:
+            return tuple(schedule)
+        at, _, name = min(crossings)
+        if at == start:
+            schedule.pop()
+        schedule.append((name, at))
+
+
+def scheduled(schedule: Schedule, samples: int, sets: int) -> str:
+    """The engine for ``samples`` samples under ``sets`` sets of weights."""
+    return [name for name, start in schedule if samples >= start * max(sets, 1)][-1]
 
 
 def explain_choice(circuit: str, device: str, engine: str, backend: str, samples: int, sets: int) -> Plan:
     """The `Plan` for expectation values of ``samples`` samples under ``sets`` sets of weights; see `choose`."""
-    threshold = choose(circuit, "expval", device, engine, backend)
-    program = Program.from_text(lower(circuit, "expval"))
-    chosen_backend, reasons = _choose_backend(program.n_qubits, device, backend)
-    costs = [("gate", samples * _gate_cost(program))]
-    try:
-        per_sample, per_set = _fourier_cost(program)
-        costs.append(("fourier", samples * per_sample + sets * per_set))
-        why_not_fourier = "gate is cheaper for this batch"
-        if engine == "gate":
-            why_not_fourier = "gate was asked for"
+    chosen = scheduled(choose((circuit,), "expval", device, engine, backend), samples, sets)
+    n_qubits = Program.from_text(lower(circuit, "expval")).n_qubits
+    chosen_backend, reasons = _choose_backend(n_qubits, device, backend)
+    found = []
+    for name, cost in _estimates(circuit, "expval").items():
+        if not isinstance(cost, str):
+            found.append((name, samples * cost[0] + sets * cost[1]))
+        if name == chosen:
+            continue
+        if isinstance(cost, str):
+            reasons.append((name, cost))
         elif backend == "reference":
-            why_not_fourier = "the reference simulates gate by gate"
-    except ValueError as refusal:
-        why_not_fourier = str(refusal)
-    chosen = "fourier" if samples >= threshold * max(sets, 1) else "gate"
-    if chosen == "gate":
-        reasons.append(("fourier", why_not_fourier))
-    else:
-        reasons.append(("gate", "fourier was asked for" if engine == "fourier" else "fourier is cheaper"))
-    return Plan(chosen, chosen_backend, tuple(costs), tuple(reasons))
+            reasons.append((name, "the reference simulates gate by gate"))
+        elif engine == "auto":
+            reasons.append((name, f"{chosen} is cheaper for this batch"))
+        else:
+            reasons.append((name, f"{chosen} was asked for"))
+    return Plan(chosen, chosen_backend, tuple(found), tuple(reasons))

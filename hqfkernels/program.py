@@ -116,6 +116,11 @@ class Program:
         return amplitudes if self.measurement == "probs" else 2 * amplitudes
 
     @property
+    def is_real(self) -> bool:
+        """Whether all rotations are real matrices, so that the amplitudes stay real."""
+        return all((r.x & r.z).bit_count() % 2 for r in self.rotations)
+
+    @property
     def text(self) -> str:
         """The program as words separated by white space, for the native engines; see `Program.from_text`."""
         first, count = self.amplitudes or (0, 0)

@@ -1,25 +1,26 @@
 """Trigonometric polynomials: what a circuit with shared weights is as a function of its inputs.
 
-If input x_j enters through Pauli rotations whose angles hold it c_j1, c_j2, ... times, all multiples of a unit u_j, an
-expectation value is a trigonometric polynomial of degree ``d_j = sum_i |c_ji| / u_j`` in ``u_j x_j`` (Schuld, Sweke,
-Meyer, arXiv 2008.08605), exactly:
+If input x_j enters a circuit through Pauli rotations whose angles hold it c_j1, c_j2, ... times, all multiples of a
+unit v_j, an expectation value is a trigonometric polynomial of degree ``d_j = sum_i |c_ji| / v_j`` in ``v_j x_j``
+(Schuld, Sweke, Meyer, arXiv 2008.08605), exactly:
 
-    y_o(x) = sum_k C[k, o] prod_j phi_{k_j}(u_j x_j),   phi = (1, cos x, sin x, cos 2x, sin 2x, ...)
+    y_o(x) = sum_k C[k, o] prod_j phi_{k_j}(u_j),   phi = (1, cos u, sin u, cos 2u, sin 2u, ...),   u_j = v_j x_j + s_j
 
-Its coefficients depend on the weights alone and follow from the circuit's values on the grid
-``u_j x_j in {2 pi t / (2 d_j + 1)}`` ("classical surrogates", Schreiber, Eisert, Meyer, arXiv 2206.11740).
+Its coefficients C depend on the weights alone. So do the shifts s_j: a shared angle that is added to the first use of
+an input moves into the variable, where it costs nothing, while in C it would fill up terms that are otherwise zero.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
+from hqfkernels.circuit import Angle
 from hqfkernels.program import Program
 
-MAX_GRID = 4096
-"""Polynomials with more terms are refused: their contraction costs more than simulating the circuit."""
+MAX_FEATURES = 4096
+"""Products of features of half the inputs; circuits with more are refused: they would leave the cache."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Axis:
 
     Attributes:
         input: index of the input.
-        unit: u, the lowest frequency, in cycles per 2 pi radians.
+        unit: v, the lowest frequency, in cycles per 2 pi radians.
         degree: d, the highest frequency over the lowest.
     """
 
@@ -43,35 +44,62 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Series:
-    """The terms of a trigonometric polynomial.
+class Polynomials:
+    """The terms of the polynomials of one circuit.
 
     Attributes:
-        n_inputs: length of a sample.
-        n_outputs: number of polynomials that share the terms.
         axes: the inputs that matter, in order.
         split: the first ``split`` axes form the index a of a term, the others the index b, the last axis of each
             running fastest: contraction by halves.
-        rows: (a, b) of the terms that can be other than zero, sorted. The coefficients are (rows, outputs).
+        terms: for each output the (a, b) of the terms that can be other than zero, sorted.
+    """
+
+    axes: tuple[Axis, ...]
+    split: int
+    terms: tuple[tuple[tuple[int, int], ...], ...]
+
+    @property
+    def n_terms(self) -> int:
+        """Number of coefficients."""
+        return sum(map(len, self.terms))
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of coefficients and shifts."""
+        return self.n_terms + len(self.axes)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The polynomials of several circuits on the same inputs, their outputs one after the other.
+
+    The parameters of each circuit are its coefficients, output by output, then the shifts of its axes in radians; those
+    of the circuits follow each other.
     """
 
     n_inputs: int
-    n_outputs: int
-    axes: tuple[Axis, ...]
-    split: int
-    rows: tuple[tuple[int, int], ...]
+    members: tuple[Polynomials, ...]
 
     @property
-    def row_indices(self) -> tuple[list[int], list[int]]:
-        """The a of all rows and the b of all rows."""
-        return [a for a, _ in self.rows], [b for _, b in self.rows]
+    def n_outputs(self) -> int:
+        """Outputs of all circuits."""
+        return sum(len(member.terms) for member in self.members)
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of all circuits."""
+        return sum(member.n_parameters for member in self.members)
 
     @cached_property
     def text(self) -> str:
         """The series as words separated by white space, for the operators; see `from_text`."""
-        words: list[object] = ["series1", self.n_inputs, self.n_outputs, len(self.axes), self.split]
-        words += [word for axis in self.axes for word in (axis.input, repr(axis.unit), axis.degree)]
-        words += [len(self.rows), *(word for row in self.rows for word in row)]
+        words: list[object] = ["series2", self.n_inputs, len(self.members)]
+        for member in self.members:
+            words += [len(member.axes), member.split]
+            words += [word for axis in member.axes for word in (axis.input, repr(axis.unit), axis.degree)]
+            words.append(len(member.terms))
+            for terms in member.terms:
+                words += [len(terms), *(word for term in terms for word in term)]
         return " ".join(map(str, words))
 
     @staticmethod
@@ -79,19 +107,27 @@ class Series:
     def from_text(text: str) -> Series:
         """Reads `text` back."""
         words = iter(text.split())
-        if next(words) != "series1":
-            raise ValueError("series: unknown format, expected series1")
-        n_inputs, n_outputs, n_axes, split = (int(next(words)) for _ in range(4))
-        axes = tuple(Axis(int(next(words)), float(next(words)), int(next(words))) for _ in range(n_axes))
-        rows = tuple((int(next(words)), int(next(words))) for _ in range(int(next(words))))
-        return Series(n_inputs, n_outputs, axes, split, rows)
+
+        def number() -> int:
+            return int(next(words))
+
+        if next(words) != "series2":
+            raise ValueError("series: unknown format, expected series2")
+        n_inputs, n_members = number(), number()
+        members = []
+        for _ in range(n_members):
+            n_axes, split = number(), number()
+            axes = tuple(Axis(number(), float(next(words)), number()) for _ in range(n_axes))
+            terms = tuple(tuple((number(), number()) for _ in range(number())) for _ in range(number()))
+            members.append(Polynomials(axes, split, terms))
+        return Series(n_inputs, tuple(members))
 
 
 def axes_of(program: Program) -> tuple[Axis, ...]:
     """The axes of the polynomials that a program computes.
 
     Raises:
-        ValueError: if it has no such polynomials, or too many terms; the message says why.
+        ValueError: if it has no such polynomials, or too many features; the message says why.
     """
     if program.measurement == "state":
         raise ValueError("amplitudes are no real polynomials of the inputs")
@@ -107,9 +143,9 @@ def axes_of(program: Program) -> tuple[Axis, ...]:
         if unit is None:
             raise ValueError(f"input {k} enters {', '.join(f'{f:g}' for f in factors)} times: no common unit")
         axes.append(Axis(k, unit, round(sum(factors) / unit)))
-    grid = math.prod(axis.size for axis in axes)
-    if grid > MAX_GRID:
-        raise ValueError(f"its polynomials have {grid} terms, more than {MAX_GRID}")
+    features = max(halves(tuple(axes)))
+    if features > MAX_FEATURES:
+        raise ValueError(f"half of its inputs have {features} products of features, more than {MAX_FEATURES}")
     return tuple(axes)
 
 
@@ -126,3 +162,32 @@ def balanced_split(axes: tuple[Axis, ...]) -> int:
     """Where to cut the axes so that both halves have about as many features."""
     sizes = [axis.size for axis in axes]
     return min(range(len(axes) + 1), key=lambda k: math.prod(sizes[:k]) + math.prod(sizes[k:]))
+
+
+def halves(axes: tuple[Axis, ...]) -> tuple[int, int]:
+    """Lengths of the indices a and b."""
+    split = balanced_split(axes)
+    return math.prod(axis.size for axis in axes[:split]), math.prod(axis.size for axis in axes[split:])
+
+
+def centred(program: Program) -> tuple[Program, dict[int, Angle]]:
+    """The program in the variables ``X_j = x_j + shift_j``, and the shifts, angles of weights and constants alone.
+
+    The first rotation that holds an input loses its shared angle to the input's shift; later ones make up for it.
+    """
+    shifts: dict[int, Angle] = {}
+    rotations = []
+    for rotation in program.rotations:
+        angle = rotation.angle
+        shared = Angle(angle.constant, (), angle.weights)
+        for k, factor in angle.inputs:
+            if k in shifts:
+                shared += shifts[k] * -factor
+        fresh = [(k, factor) for k, factor in angle.inputs if k not in shifts]
+        if fresh and shared != Angle():
+            k, factor = fresh[0]
+            shifts[k] = shared * (1 / factor)
+            shared = Angle()
+        rotations.append(replace(rotation, angle=Angle(shared.constant, angle.inputs, shared.weights)))
+        shifts |= {k: shifts.get(k, Angle()) for k, _ in angle.inputs}
+    return replace(program, rotations=tuple(rotations)), shifts

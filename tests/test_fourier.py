@@ -12,9 +12,11 @@ import torch
 
 import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
-from hqfkernels.engines.fourier import MAX_SPARSE_ROTATIONS, transform
+from hqfkernels.engines import fourier
+from hqfkernels.engines.fourier import MAX_TERMS, Grid, recipe
 from hqfkernels.program import Program, lower
-from hqfkernels.series import MAX_GRID, Series, axes_of
+from hqfkernels.propagation import Propagation
+from hqfkernels.series import MAX_FEATURES, Polynomials, Series, axes_of, centred
 from tests import oracles
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -32,8 +34,12 @@ def lowered(circuit: Circuit) -> Program:
     return Program.from_text(program_text(circuit))
 
 
-def series(circuit: Circuit) -> Series:
-    return transform(program_text(circuit)).series
+def polynomials(circuit: Circuit) -> Polynomials:
+    return recipe(program_text(circuit)).polynomials
+
+
+def series(*circuits: Circuit) -> Series:
+    return Series(circuits[0].n_inputs, tuple(map(polynomials, circuits)))
 
 
 def random_circuit(seed: int, n_qubits: int = 3, n_inputs: int = 2) -> Circuit:
@@ -148,7 +154,7 @@ def test_degrees_and_units(name):
 
 def test_inputs_that_no_observable_sees_have_no_axis():
     circuit = ansatz.angle_encoding(12).cx(0, 1).rx(Weight(0), 2).measure("ZIIIIIIIIIII", "IIZIIIIIIIII")
-    assert [axis.input for axis in series(circuit).axes] == [0, 2]
+    assert [axis.input for axis in polynomials(circuit).axes] == [0, 2]
     inputs, weights = parameters(circuit, 9)
     assert_agrees(circuit, inputs, weights)
 
@@ -160,8 +166,21 @@ def test_terms_that_vanish_for_all_weights_are_left_out():
     product = ansatz.angle_encoding(4)
     for q in range(4):
         product.ry(Weight(q), q)
-    assert len(series(product).rows) == 8  # a cosine and a sine for each qubit, of 81 terms
+    assert polynomials(product).n_terms == 4  # one cosine, of x + w, for each qubit
     assert_agrees(product, *parameters(product, 17))
+
+
+def test_shared_angles_move_into_the_variables():
+    """Also where an input comes again, with other multiples, or shares its rotation with another one."""
+    circuit = Circuit(2).ry(2 * Input(0) + Weight(0) - 0.3, 0).rx(Input(1) - Input(0) + Weight(1), 1)
+    circuit.cx(0, 1).ry(Input(0) + Weight(2), 0).rx(Weight(3), 1).ry(3 * Input(1), 1)
+    plain, shifts = centred(lowered(circuit))
+    assert set(shifts) == {0, 1}
+    assert all(shift.weights for shift in shifts.values())
+    assert not any(shift.inputs for shift in shifts.values())
+    with_inputs = [r.angle for r in plain.rotations if r.angle.inputs]
+    assert sum(not angle.weights and not angle.constant for angle in with_inputs) == 2
+    assert_agrees(circuit, *parameters(circuit, 17))
 
 
 @pytest.mark.parametrize("value", [0.0, math.pi / 2, 1.0])
@@ -182,23 +201,59 @@ def test_terms_that_need_large_weights_are_kept():
 
 
 def test_polynomials_that_vanish():
-    circuit = Circuit(2).ry(Input(0), 0).ry(Weight(0), 0).measure("IX")
-    assert series(circuit).rows == ()
+    circuit = Circuit(2).ry(Input(0), 0).ry(Weight(0), 0).measure("IX", "ZI")
+    assert list(map(len, polynomials(circuit).terms)) == [0, 1]
     assert_agrees(circuit, *parameters(circuit, 5))
 
 
-def test_deep_circuits_keep_all_terms():
-    circuit = ansatz.strongly_entangling(3, 12)
-    assert len(lowered(circuit).rotations) > MAX_SPARSE_ROTATIONS
-    assert len(series(circuit).rows) == 27
-    assert_agrees(circuit, *parameters(circuit, 17))
-
-
 def test_text_round_trip():
-    for circuit in (random_circuit(0), reuploading(), ansatz.local_circuit()):
-        assert Series.from_text(series(circuit).text) == series(circuit)
-    with pytest.raises(ValueError, match="series1"):
+    for circuits in ((random_circuit(0),), (reuploading(),), (ansatz.local_circuit(), ansatz.global_circuit(4))):
+        assert Series.from_text(series(*circuits).text) == series(*circuits)
+    with pytest.raises(ValueError, match="series2"):
         Series.from_text("series0 1 1 0 0 0")
+
+
+# --- where the parameters come from -----------------------------------------------------------------------------------
+
+
+def test_few_strings_are_propagated_and_many_give_way_to_a_grid():
+    shallow, deep = ansatz.local_circuit((2, 2), 2), ansatz.strongly_entangling(6, 8)
+    assert isinstance(recipe(program_text(shallow)).source, Propagation)
+    assert isinstance(recipe(program_text(deep)).source, Grid)
+    assert polynomials(deep).n_terms == 6 * 3**6  # what strings there are is not known, so every term is kept
+    assert_agrees(deep, *parameters(deep, 9))
+
+
+@pytest.mark.parametrize("groups", [(), (3,)])
+@pytest.mark.parametrize("measurement", ["expval", "probs"])
+@pytest.mark.parametrize("seed", range(8))
+def test_both_sources_give_the_same_parameters(seed, measurement, groups):
+    circuit = random_circuit(seed)
+    program = lower(circuit.text, measurement)
+    found = recipe(program)
+    grid = fourier._grid(Program.from_text(program), found.polynomials)
+    assert isinstance(found.source, Propagation)
+    weights = parameters(circuit, groups=groups)[1]
+    values = found.parameters(weights)
+    torch.testing.assert_close(grid.parameters(weights), values, atol=1e-12, rtol=0)
+    slope = torch.randn_like(values)
+    torch.testing.assert_close(grid.adjoint(slope, weights), found.adjoint(slope, weights), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_terms_that_are_left_out_are_zero(seed):
+    circuit = random_circuit(seed)
+    kept = polynomials(circuit)
+    dense = fourier._dense(kept.axes, circuit.n_observables)
+    weights = parameters(circuit, groups=(5,))[1]
+    values = fourier._grid(lowered(circuit), dense).parameters(weights)
+    index = [
+        k
+        for k, term in enumerate((o, *t) for o, terms in enumerate(dense.terms) for t in terms)
+        if term[1:] not in kept.terms[term[0]]
+    ]
+    assert len(index) == dense.n_terms - kept.n_terms
+    assert values[:, index].abs().max() < 1e-12 if index else True
 
 
 # --- layouts, dtypes, sizes -------------------------------------------------------------------------------------------
@@ -287,7 +342,8 @@ def test_results_are_bitwise_equal_for_any_number_of_threads(groups, dtype, thre
 REFUSED = {
     "amplitudes": (Circuit(2).amplitudes().ry(Weight(0), 0), "amplitude encoding"),
     "no common unit": (Circuit(1).ry(Input(0), 0).rx(Weight(0), 0).ry(math.sqrt(2) * Input(0), 0), "no common unit"),
-    "too many terms": (ansatz.local_circuit((2, 4)), f"6561 terms, more than {MAX_GRID}"),
+    "too many terms": (ansatz.strongly_entangling(10, 4), f"590490 terms, more than {MAX_TERMS}"),
+    "too many features": (ansatz.basic_entangler(16, 1), f"6561 products of features, more than {MAX_FEATURES}"),
 }
 
 
@@ -300,7 +356,7 @@ def test_circuits_it_cannot_take_are_refused_by_name(name):
     with pytest.raises(ValueError, match=reason):
         hqf.explain(circuit, inputs, weights, engine="fourier")
     plan = hqf.explain(circuit, inputs.expand(10**7, 5, -1)[:, 0], weights)
-    assert plan.engine == "gate"
+    assert plan.engine != "fourier"
     assert reason in dict(plan.reasons)["fourier"]
     torch.testing.assert_close(
         hqf.expval(circuit, inputs, weights), hqf.expval(circuit, inputs, weights, backend="reference")
@@ -320,7 +376,7 @@ def test_the_planner_takes_it_for_large_batches(native, recorder):
     for samples in (1, 10**7):
         plan = hqf.explain(circuit, inputs.expand(samples, -1), weights)
         chosen[samples] = plan.engine
-        assert set(dict(plan.costs)) == {"gate", "fourier"}
+        assert set(dict(plan.costs)) == {"gate", "fourier", "unitary"}
         assert "engine " + plan.engine in str(plan)
     assert chosen == {1: "gate", 10**7: "fourier"}
     many = torch.randn(50000, 4)
@@ -343,15 +399,13 @@ def test_opcheck(dtype, groups):
     circuit = ansatz.local_circuit()
     inputs, weights = parameters(circuit, 5, 3, groups=groups, dtype=dtype)
     text, program = series(circuit).text, program_text(circuit)
-    coefficients = torch.ops.hqfkernels.fourier_coefficients(weights, program)
-    value = torch.ops.hqfkernels.fourier_forward(inputs, coefficients, text, 1, [])
     ops = torch.ops.hqfkernels
-    torch.library.opcheck(ops.fourier_backward.default, (value, inputs, coefficients, text, 1, []))
-    torch.library.opcheck(ops.fourier_coefficients_backward.default, (coefficients, weights, program))
-    torch.library.opcheck(
-        ops.fourier_forward.default, (inputs.requires_grad_(), coefficients.requires_grad_(), text, 1, [])
-    )
-    torch.library.opcheck(ops.fourier_coefficients.default, (weights.requires_grad_(), program))
+    own = ops.fourier_parameters(weights, program)
+    value = ops.fourier_forward(inputs, own, text, 1, [])
+    torch.library.opcheck(ops.fourier_backward.default, (value, inputs, own, text, 1, []))
+    torch.library.opcheck(ops.fourier_parameters_backward.default, (own, weights, program))
+    torch.library.opcheck(ops.fourier_forward.default, (inputs.requires_grad_(), own.requires_grad_(), text, 1, []))
+    torch.library.opcheck(ops.fourier_parameters.default, (weights.requires_grad_(), program))
 
 
 @pytest.mark.parametrize("groups", [(), (2,)])

@@ -36,16 +36,16 @@ def patch_circuit(n_qubits: int, n_observables: int | None = None) -> Circuit:
 
 def expected(layer: PatchCircuit2d, maps: torch.Tensor) -> torch.Tensor:
     """What the layer documents, with patches as explicit lists of pixels and the reference in float64."""
-    rows, columns = layer.patch
+    rows, columns = layer.grid.patch
     batch, channels, height, width = maps.shape
     size = rows * columns
-    side_h, side_w = {"rows": (1, size), "columns": (size, 1)}.get(layer.gather, (rows, columns))
+    side_h, side_w = {"rows": (1, size), "columns": (size, 1)}.get(layer.grid.gather, (rows, columns))
     padded = F.pad(maps.double(), (0, -width % side_w, 0, -height % side_h))
     h, w = padded.shape[2] // side_h, padded.shape[3] // side_w
 
     def pixel(a: int, b: int, i: int, j: int) -> tuple[int, int]:
         """Where pixel (i, j) of patch (a, b) lies."""
-        return (i * h + a, j * w + b) if layer.gather == "grid" else (a * side_h + i, b * side_w + j)
+        return (i * h + a, j * w + b) if layer.grid.gather == "grid" else (a * side_h + i, b * side_w + j)
 
     places = torch.tensor(
         [
@@ -54,7 +54,7 @@ def expected(layer: PatchCircuit2d, maps: torch.Tensor) -> torch.Tensor:
         ]
     )  # (patches, pixels, 2)
     inputs = padded[:, :, places[..., 0], places[..., 1]]
-    weights = layer.weights.double().repeat_interleave(channels // layer.weight_groups, 0)[:, None]
+    weights = layer.weights.double().repeat_interleave(channels // layer.grid.weight_groups, 0)[:, None]
     values = hqf.expval(layer.circuit, inputs, weights, backend="reference")
     if layer.output == "channels":
         return values.movedim(-1, 2).reshape(batch, -1, h, w)
@@ -281,7 +281,7 @@ def test_presets(patch):
         ),
     ]
     for layer, circuit, gather in presets:
-        assert (layer.circuit, layer.gather, layer.patch) == (circuit, gather, sides)
+        assert (layer.circuit, layer.grid.gather, layer.grid.patch) == (circuit, gather, sides)
         assert layer.weights.shape == (2, circuit.n_weights)
     maps = torch.randn(1, 2, 2 * sides[0], 2 * sides[1], dtype=torch.float64)
     assert_layer_is_right(presets[0][0].double(), maps)

@@ -11,12 +11,14 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "hqf/engine.hpp"
+#include "hqf/propagation.hpp"
 
 namespace {
 
@@ -76,9 +78,13 @@ template <Outputs n_outputs, Forward run>
 Tensor forward(const Tensor& inputs, const Tensor& parameters, const std::string& text, int64_t feature_dims,
                const Dims& output_order) {
   Dims shape = sizes(inputs);
-  if (feature_dims == 1 || output_order.size() != shape.size()) {
-    shape.resize(shape.size() - feature_dims);
+  const auto features = shape.end() - feature_dims;
+  if (static_cast<int64_t>(output_order.size()) <= features - shape.begin() + 1) {
+    shape.erase(features, shape.end());
     shape.push_back(n_outputs(text));
+  } else if (output_order.size() > shape.size()) {
+    const int64_t n_features = std::accumulate(features, shape.end(), int64_t{1}, std::multiplies<>());
+    shape.insert(features, n_features ? n_outputs(text) / n_features : 0);
   }
   ScalarType type = inputs.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   Tensor output = empty(inputs, shape, output_order, type);
@@ -96,6 +102,40 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& inputs, co
   return {grad_inputs, grad_parameters};
 }
 
+// Weights of all sets next to each other, in double precision.
+void check_sets(const Tensor& weights) {
+  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Double && weights.is_contiguous() && weights.dim() > 0,
+                  "propagation: expected contiguous float64 weights");
+}
+
+int64_t n_sets(const Tensor& weights) {
+  int64_t count = 1;
+  for (int64_t d = 0; d + 1 < weights.dim(); ++d) count *= weights.size(d);
+  return count;
+}
+
+Tensor propagation_forward(const Tensor& weights, const std::string& text) {
+  check_sets(weights);
+  Dims shape = sizes(weights);
+  shape.back() = hqf::propagation::n_outputs(text);
+  Tensor result = torch::stable::new_empty(weights, shape, ScalarType::Double);
+  hqf::propagation::forward(text, static_cast<const double*>(weights.const_data_ptr()), n_sets(weights),
+                            sizes(weights).back(), static_cast<double*>(result.mutable_data_ptr()), torch_threads());
+  return result;
+}
+
+Tensor propagation_backward(const Tensor& grad, const Tensor& weights, const std::string& text) {
+  check_sets(grad);
+  check_sets(weights);
+  STD_TORCH_CHECK(n_sets(grad) == n_sets(weights) && sizes(grad).back() == hqf::propagation::n_outputs(text),
+                  "propagation: the gradient does not fit");
+  Tensor result = torch::stable::new_empty(weights, sizes(weights), ScalarType::Double);
+  hqf::propagation::backward(text, static_cast<const double*>(grad.const_data_ptr()),
+                             static_cast<const double*>(weights.const_data_ptr()), n_sets(weights),
+                             sizes(weights).back(), static_cast<double*>(result.mutable_data_ptr()), torch_threads());
+  return result;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(hqfkernels, CPU, m) {
@@ -103,4 +143,6 @@ STABLE_TORCH_LIBRARY_IMPL(hqfkernels, CPU, m) {
   m.impl("gate_backward", TORCH_BOX((&backward<hqf::gate::backward>)));
   m.impl("fourier_forward", TORCH_BOX((&forward<hqf::fourier::n_outputs, hqf::fourier::forward>)));
   m.impl("fourier_backward", TORCH_BOX((&backward<hqf::fourier::backward>)));
+  m.impl("propagation_forward", TORCH_BOX(&propagation_forward));
+  m.impl("propagation_backward", TORCH_BOX(&propagation_backward));
 }

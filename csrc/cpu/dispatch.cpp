@@ -1,34 +1,15 @@
 // The public entry points: texts are read and planned once, shapes checked, and a variant chosen.
 #include <cstring>
-#include <memory>
-#include <mutex>
 #include <stdexcept>
-#include <unordered_map>
 
 #include "hqf/batch.hpp"
 #include "hqf/capability.hpp"
 #include "hqf/engine.hpp"
+#include "hqf/recipes.hpp"
 #include "hqf/variants.hpp"
 
 namespace hqf {
 namespace {
-
-constexpr size_t kCached = 256;
-
-// What `make` reads from a text, kept for the next call with the same text.
-template <class Recipe>
-std::shared_ptr<const Recipe> cached(const std::string& text, Recipe (*make)(const std::string&)) {
-  static std::mutex mutex;
-  static std::unordered_map<std::string, std::shared_ptr<const Recipe>> recipes;
-  {
-    const std::lock_guard lock(mutex);
-    if (const auto found = recipes.find(text); found != recipes.end()) return found->second;
-  }
-  auto recipe = std::make_shared<const Recipe>(make(text));
-  const std::lock_guard lock(mutex);
-  if (recipes.size() >= kCached) recipes.clear();
-  return recipes.emplace(text, std::move(recipe)).first->second;
-}
 
 Plan read_plan(const std::string& text) { return make_plan(parse_program(text)); }
 
@@ -38,9 +19,7 @@ struct Sizes {
 
 Sizes sizes(const Plan& plan) { return {plan.program.n_inputs, plan.program.n_outputs(), plan.program.n_weights}; }
 
-Sizes sizes(const Series& series) {
-  return {series.n_inputs, series.n_outputs, int64_t{series.n_rows()} * series.n_outputs};
-}
+Sizes sizes(const Series& series) { return {series.n_inputs, series.n_outputs, series.n_parameters}; }
 
 template <class Recipe>
 void check(const Recipe& recipe, const Batch& batch, const View& parameters) {

@@ -402,11 +402,20 @@ class Machine {
     return (o.sign < 0) != (power >= 2) ? -sum : sum;
   }
 
-  // lambda = sum over observables of gradient times O psi; for probabilities, gradient times psi.
+  // lambda = sum over observables of gradient times O psi; for probabilities, gradient times psi; for a state, half the
+  // gradient, since a change of psi by d changes the loss by 2 Re <lambda|d>.
   void start_adjoint() {
     const auto& readout = plan_.readout;
     const uint32_t size = uint32_t{1} << plan_.bits;
-    if (plan_.program.measurement != Measurement::expval) {
+    if (plan_.program.measurement == Measurement::state) {
+      for (uint32_t i = 0; i < size; ++i) {
+        const int64_t target = readout.targets[i];
+        lre_[i] = target < 0 ? V{} : outputs_[2 * target] * ScalarOf<V>(0.5);
+        lim_[i] = target < 0 ? V{} : outputs_[2 * target + 1] * ScalarOf<V>(0.5);
+      }
+      return;
+    }
+    if (plan_.program.measurement == Measurement::probs) {
       for (uint32_t i = 0; i < size; ++i) {
         const V g = readout.targets[i] < 0 ? V{} : outputs_[readout.targets[i]];
         lre_[i] = g * re_[i];
@@ -521,21 +530,20 @@ void run(const Plan& plan, const Batch& batch, const View& weights, const View* 
       Cursor cursor(batch.samples, first * W);
       if (grad_weights) machine.clear_slopes();
       for (int64_t vector = first; vector < std::min(first + cut.per_task, cut.vectors); ++vector) {
-        LaneOffsets<W> lanes;
+        Lanes<W> lanes;
         lanes.fill(batch, start, cursor, vector);
-        gather<V>(batch.tensor[kInputs], lanes.at[kInputs], batch.places[kInputs], machine.inputs());
+        gather<V>(batch, kInputs, lanes, machine.inputs());
         machine.evolve(set);
         if (!grad_weights) {
           machine.measure();
-          scatter<V>(batch.tensor[kOutput], lanes.at[kOutput], lanes.count, batch.places[kOutput], machine.outputs());
+          scatter<V>(batch, kOutput, lanes, machine.outputs());
           continue;
         }
-        gather<V>(batch.tensor[kOutput], lanes.at[kOutput], batch.places[kOutput], machine.outputs());
+        gather<V>(batch, kOutput, lanes, machine.outputs());
         for (size_t k = 0; k < batch.places[kOutput].size(); ++k)
           for (int lane = lanes.count; lane < W; ++lane) machine.outputs()[k][lane] = 0;
         machine.adjoint(set);
-        scatter<V>(batch.tensor[kGradInputs], lanes.at[kGradInputs], lanes.count, batch.places[kGradInputs],
-                   machine.grad_inputs());
+        scatter<V>(batch, kGradInputs, lanes, machine.grad_inputs());
       }
       if (grad_weights) machine.collect_slopes(&slopes[static_cast<size_t>(task) * rotations]);
     }

@@ -1,74 +1,153 @@
-"""The Fourier engine: coefficients of a circuit's trigonometric polynomials from its values on a grid.
+"""The Fourier engine: the parameters of a circuit's trigonometric polynomials, contracted with the batch.
 
-The batch never pays for what depends on the weights alone: the gate engine runs on the grid's points, a fixed matrix
-turns values into coefficients, and `hqfkernels.ops` contracts them with the batch. See `hqfkernels.series` and
-docs/math/fourier.md.
+The batch never pays for what depends on the weights alone: coefficients come from Pauli propagation
+(`hqfkernels.propagation`) or, for circuits in which too many strings occur, from the gate engine's values on a grid,
+and `hqfkernels.ops` contracts them with the batch. See `hqfkernels.series` and docs/math/fourier.md.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hqfkernels import ops
-from hqfkernels.circuit import Angle, Circuit
-from hqfkernels.planner import static
+from hqfkernels import costs, ops
+from hqfkernels.circuit import Circuit
 from hqfkernels.program import Measurement, Program, lower
-from hqfkernels.series import Axis, Series, axes_of, balanced_split
+from hqfkernels.propagation import Propagation, propagate
+from hqfkernels.series import Axis, Polynomials, Series, axes_of, balanced_split, centred
+from hqfkernels.static import static
 
-ZERO = 1e-14
-"""Terms below this for a few random choices of all shared angles vanish identically: rounding alone leaves 1e-16."""
-MAX_SPARSE_ROTATIONS = 64
-"""Longer products of cosines could get that small by themselves, so all their terms are kept."""
+MAX_TERMS = 65536
+"""Polynomials with more terms are refused: contracting them costs more than simulating the circuit."""
 
 
 @dataclass(frozen=True)
-class Transform:
-    """From the values of a program on its grid to coefficients.
+class Grid:
+    """From the values of a program at the points ``u_j = 2 pi t / (2 d_j + 1)`` to the parameters of its polynomials.
 
     Attributes:
-        series: the terms.
+        program: text of the program in the shifted variables.
         points: (G, n_inputs), the grid, float64.
         first: (A, A), values to coefficients along the axes of index a.
         second: (B, B), likewise of b.
-        kept: (rows,), which of the A * B terms the series keeps.
+        kept: (n_terms,), which of the n_outputs * A * B coefficients the polynomials keep.
+        shift_constants: (n_axes,), the part of the shifts that does not depend on weights.
+        shift_factors: (n_axes, n_weights), their factors.
     """
 
-    series: Series
+    program: str
     points: Tensor
     first: Tensor
     second: Tensor
     kept: Tensor
+    shift_constants: Tensor
+    shift_factors: Tensor
 
-    def points_for(self, weights: Tensor) -> Tensor:
-        """The grid for every set of weights, (*g, G, n_inputs)."""
+    def _points_for(self, weights: Tensor) -> Tensor:
         return self.points.to(weights.device).expand(*weights.shape[:-1], *self.points.shape)
 
-    def values(self, weights: Tensor, program: str) -> Tensor:
-        """(*g, G, outputs) for weights (*g, n_weights), by the gate engine."""
-        return torch.ops.hqfkernels.gate_forward(self.points_for(weights), weights.unsqueeze(-2), program, 1, [])
+    def parameters(self, weights: Tensor) -> Tensor:
+        """(*g, n_parameters) for weights (*g, n_weights)."""
+        first, second = self.first.to(weights.device), self.second.to(weights.device)
+        points = self._points_for(weights)
+        values = torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), self.program, 1, [])
+        halves = values.mT.unflatten(-1, (len(first), len(second)))
+        table = (first @ halves @ second.mT).flatten(-3)
+        shifts = weights @ self.shift_factors.to(weights.device).mT + self.shift_constants.to(weights.device)
+        return torch.cat([table.index_select(-1, self.kept.to(weights.device)), shifts], -1)
 
-    def coefficients(self, values: Tensor) -> Tensor:
-        """(*g, rows * outputs) for values on the grid (*g, G, outputs)."""
-        first, second = self.first.to(values.device), self.second.to(values.device)
-        halves = values.unflatten(-2, (len(first), len(second)))
-        table = (second @ (first @ halves.flatten(-2)).unflatten(-1, halves.shape[-2:])).flatten(-3, -2)
-        return table.index_select(-2, self.kept.to(values.device)).flatten(-2)
+    def adjoint(self, grad: Tensor, weights: Tensor) -> Tensor:
+        """The gradient of ``(grad * parameters(weights)).sum()``."""
+        first, second = self.first.to(weights.device), self.second.to(weights.device)
+        slopes, shift_slopes = grad.split([len(self.kept), len(self.shift_constants)], -1)
+        n_outputs = Program.from_text(self.program).n_outputs
+        table = slopes.new_zeros(*slopes.shape[:-1], n_outputs * len(self.points))
+        table.index_copy_(-1, self.kept.to(weights.device), slopes)
+        halves = first.mT @ table.unflatten(-1, (n_outputs, len(first), len(second))) @ second
+        _, grad_weights = torch.ops.hqfkernels.gate_backward(
+            halves.flatten(-2).mT, self._points_for(weights), weights.unsqueeze(-2), self.program, 1, []
+        )
+        return grad_weights.squeeze(-2) + shift_slopes @ self.shift_factors.to(weights.device)
 
-    def adjoint(self, grad: Tensor) -> Tensor:
-        """The transpose of `coefficients`."""
-        first, second = self.first.to(grad.device), self.second.to(grad.device)
-        rows = grad.unflatten(-1, (len(self.kept), self.series.n_outputs))
-        table = rows.new_zeros(*rows.shape[:-2], len(first) * len(second), rows.shape[-1])
-        table.index_copy_(-2, self.kept.to(grad.device), rows)
-        halves = second.mT @ table.unflatten(-2, (len(first), len(second)))
-        return (first.mT @ halves.flatten(-2)).unflatten(-1, halves.shape[-2:]).flatten(-3, -2)
+
+@dataclass(frozen=True)
+class Recipe:
+    """The polynomials of a program, the way to their parameters, and what that costs a set of weights (see costs)."""
+
+    polynomials: Polynomials
+    source: Propagation | Grid
+    cost: float
+
+    def parameters(self, weights: Tensor) -> Tensor:
+        """(*g, n_parameters) for weights (*g, n_weights), float64."""
+        if isinstance(self.source, Grid):
+            return self.source.parameters(weights)
+        result: Tensor = torch.ops.hqfkernels.propagation_forward(weights.contiguous(), self.source.text)
+        return result
+
+    def adjoint(self, grad: Tensor, weights: Tensor) -> Tensor:
+        """The gradient of ``(grad * parameters(weights)).sum()``."""
+        if isinstance(self.source, Grid):
+            return self.source.adjoint(grad, weights)
+        result: Tensor = torch.ops.hqfkernels.propagation_backward(
+            grad.contiguous(), weights.contiguous(), self.source.text
+        )
+        return result
+
+
+@lru_cache(maxsize=256)
+def recipe(program: str) -> Recipe:
+    """The `Recipe` of a program, given by its text.
+
+    Raises:
+        ValueError: if the program has no polynomials of a size that pays; the message says why.
+    """
+    lowered = Program.from_text(program)
+    axes = axes_of(lowered)
+    found = propagate(lowered, axes)
+    grid_cost = costs.grid(lowered, axes)
+    n_points = math.prod(axis.size for axis in axes)
+    n_terms = found[0].n_terms if found else n_points * lowered.n_outputs
+    if n_terms > MAX_TERMS:
+        raise ValueError(f"its polynomials have {n_terms} terms, more than {MAX_TERMS}")
+    if found is not None and (costs.propagation(found[1]) <= grid_cost or n_points * lowered.n_outputs > MAX_TERMS):
+        return Recipe(*found, costs.propagation(found[1]))
+    polynomials = found[0] if found else _dense(axes, lowered.n_outputs)
+    return Recipe(polynomials, _grid(lowered, polynomials), grid_cost)
+
+
+def _dense(axes: tuple[Axis, ...], n_outputs: int) -> Polynomials:
+    """All terms."""
+    split = balanced_split(axes)
+    size_a, size_b = (math.prod(axis.size for axis in part) for part in (axes[:split], axes[split:]))
+    every = tuple((a, b) for a in range(size_a) for b in range(size_b))
+    return Polynomials(axes, split, (every,) * n_outputs)
+
+
+def _grid(program: Program, polynomials: Polynomials) -> Grid:
+    axes, split = polynomials.axes, polynomials.split
+    plain, shifts = centred(program)
+    first, second = _analysis(axes[:split]), _analysis(axes[split:])
+    points = torch.zeros(len(first) * len(second), program.n_inputs, dtype=torch.float64)
+    if axes:
+        steps = [torch.arange(a.size, dtype=torch.float64) * (2 * math.pi / a.size / a.unit) for a in axes]
+        points[:, [a.input for a in axes]] = torch.cartesian_prod(*steps).view(len(points), len(axes))
+    kept = [
+        (output * len(first) + a) * len(second) + b for output, terms in enumerate(polynomials.terms) for a, b in terms
+    ]
+    own = [shifts[axis.input] * axis.unit for axis in axes]
+    factors = torch.zeros(len(axes), program.n_weights, dtype=torch.float64)
+    for k, shift in enumerate(own):
+        for weight, factor in shift.weights:
+            factors[k, weight] = factor
+    constants = torch.tensor([shift.constant for shift in own], dtype=torch.float64)
+    return Grid(plain.text, points, first, second, torch.tensor(kept), constants, factors)
 
 
 def _analysis(axes: tuple[Axis, ...]) -> Tensor:
@@ -82,73 +161,28 @@ def _analysis(axes: tuple[Axis, ...]) -> Tensor:
     return result
 
 
-@lru_cache(maxsize=256)
-def transform(program: str) -> Transform:
-    """The `Transform` of a program, given by its text.
-
-    Raises:
-        ValueError: if the program has no polynomials of a size that pays; the message says why.
-    """
-    lowered = Program.from_text(program)
-    axes = axes_of(lowered)
-    split = balanced_split(axes)
-    first, second = _analysis(axes[:split]), _analysis(axes[split:])
-    steps = [torch.arange(a.size, dtype=torch.float64) * (2 * math.pi / a.size / a.unit) for a in axes]
-    points = torch.zeros(math.prod(a.size for a in axes), lowered.n_inputs, dtype=torch.float64)
-    if axes:
-        points[:, [a.input for a in axes]] = torch.cartesian_prod(*steps).view(len(points), len(axes))
-
-    every = torch.arange(len(points))
-    pairs = tuple((k // len(second), k % len(second)) for k in range(len(points)))
-    dense = Transform(Series(lowered.n_inputs, lowered.n_outputs, axes, split, pairs), points, first, second, every)
-    if len(lowered.rotations) > MAX_SPARSE_ROTATIONS:
-        return dense
-    # Every shared angle becomes a free parameter: angles, not weights, must be of order one in the trials.
-    free = replace(
-        lowered,
-        n_weights=len(lowered.rotations),
-        rotations=tuple(
-            replace(r, angle=Angle(0.0, r.angle.inputs, ((k, 1.0),))) for k, r in enumerate(lowered.rotations)
-        ),
-    )
-    generator = torch.Generator().manual_seed(0)
-    angles = 0.4 + 0.8 * torch.rand(3, free.n_weights, dtype=torch.float64, generator=generator)
-    table = dense.coefficients(dense.values(angles, free.text)).view(3, len(points), -1)
-    kept = (table.abs() > ZERO).any(0).any(-1).nonzero().flatten()
-    rows = tuple(pairs[k] for k in kept.tolist())
-    return Transform(Series(lowered.n_inputs, lowered.n_outputs, axes, split, rows), points, first, second, kept)
+# The parameters as an operator of their own: one call, whatever it does inside, and nothing for a compiler to trace.
+torch.library.define("hqfkernels::fourier_parameters", "(Tensor weights, str program) -> Tensor")
+torch.library.define("hqfkernels::fourier_parameters_backward", "(Tensor grad, Tensor weights, str program) -> Tensor")
 
 
-# The coefficients as an operator of their own: one call, whatever it does inside, and nothing for a compiler to trace.
-torch.library.define("hqfkernels::fourier_coefficients", "(Tensor weights, str program) -> Tensor")
-torch.library.define(
-    "hqfkernels::fourier_coefficients_backward", "(Tensor grad, Tensor weights, str program) -> Tensor"
-)
+@torch.library.impl("hqfkernels::fourier_parameters", "CompositeExplicitAutograd")
+def _parameters(weights: Tensor, program: str) -> Tensor:
+    return recipe(program).parameters(weights.double())
 
 
-@torch.library.impl("hqfkernels::fourier_coefficients", "CompositeExplicitAutograd")
-def _coefficients(weights: Tensor, program: str) -> Tensor:
-    parts = transform(program)
-    return parts.coefficients(parts.values(weights.double(), program))
+@torch.library.register_fake("hqfkernels::fourier_parameters")
+def _parameters_fake(weights: Tensor, program: str) -> Tensor:
+    return weights.new_empty((*weights.shape[:-1], recipe(program).polynomials.n_parameters), dtype=torch.float64)
 
 
-@torch.library.register_fake("hqfkernels::fourier_coefficients")
-def _coefficients_fake(weights: Tensor, program: str) -> Tensor:
-    series = transform(program).series
-    return weights.new_empty((*weights.shape[:-1], len(series.rows) * series.n_outputs), dtype=torch.float64)
+@torch.library.impl("hqfkernels::fourier_parameters_backward", "CompositeExplicitAutograd")
+def _parameters_backward(grad: Tensor, weights: Tensor, program: str) -> Tensor:
+    return recipe(program).adjoint(grad, weights.double()).to(weights.dtype)
 
 
-@torch.library.impl("hqfkernels::fourier_coefficients_backward", "CompositeExplicitAutograd")
-def _coefficients_backward(grad: Tensor, weights: Tensor, program: str) -> Tensor:
-    parts = transform(program)
-    slope = parts.adjoint(grad)
-    own = weights.double().unsqueeze(-2)
-    _, grad_weights = torch.ops.hqfkernels.gate_backward(slope, parts.points_for(weights), own, program, 1, [])
-    return grad_weights.squeeze(-2).to(weights.dtype)
-
-
-@torch.library.register_fake("hqfkernels::fourier_coefficients_backward")
-def _coefficients_backward_fake(grad: Tensor, weights: Tensor, program: str) -> Tensor:
+@torch.library.register_fake("hqfkernels::fourier_parameters_backward")
+def _parameters_backward_fake(grad: Tensor, weights: Tensor, program: str) -> Tensor:
     return torch.empty_like(weights, memory_format=torch.contiguous_format)
 
 
@@ -158,20 +192,20 @@ def _save(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return torch.ops.hqfkernels.fourier_coefficients_backward(grad, *ctx.saved_tensors, ctx.program), None
+    return torch.ops.hqfkernels.fourier_parameters_backward(grad, *ctx.saved_tensors, ctx.program), None
 
 
-torch.library.register_autograd("hqfkernels::fourier_coefficients", _differentiate, setup_context=_save)
-ops.refuse_gradients("fourier_coefficients_backward", "fourier")
+torch.library.register_autograd("hqfkernels::fourier_parameters", _differentiate, setup_context=_save)
+ops.refuse_gradients("fourier_parameters_backward", "fourier")
 
 
-@torch.library.register_vmap("hqfkernels::fourier_coefficients")
-def _coefficients_vmap(info: Any, in_dims: tuple[Any, ...], weights: Tensor, program: str) -> tuple[Tensor, int]:
-    return torch.ops.hqfkernels.fourier_coefficients(weights.movedim(in_dims[0], 0), program), 0
+@torch.library.register_vmap("hqfkernels::fourier_parameters")
+def _parameters_vmap(info: Any, in_dims: tuple[Any, ...], weights: Tensor, program: str) -> tuple[Tensor, int]:
+    return torch.ops.hqfkernels.fourier_parameters(weights.movedim(in_dims[0], 0), program), 0
 
 
-@torch.library.register_vmap("hqfkernels::fourier_coefficients_backward")
-def _coefficients_backward_vmap(
+@torch.library.register_vmap("hqfkernels::fourier_parameters_backward")
+def _parameters_backward_vmap(
     info: Any, in_dims: tuple[Any, ...], grad: Tensor, weights: Tensor, program: str
 ) -> tuple[Tensor, int]:
     size = info.batch_size
@@ -179,27 +213,55 @@ def _coefficients_backward_vmap(
         t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
         for t, dim in zip((grad, weights), in_dims[:2], strict=True)
     )
-    return torch.ops.hqfkernels.fourier_coefficients_backward(grad, weights, program), 0
+    return torch.ops.hqfkernels.fourier_parameters_backward(grad, weights, program), 0
 
 
-def forward(
-    circuit: Circuit,
+def parameters(circuits: Sequence[Circuit], weights: Sequence[Tensor], measurement: Measurement = "expval") -> Tensor:
+    """The parameters (*g, n) of the series of circuits on the same inputs, from weights (*g, n_weights) of each."""
+    return torch.cat(
+        [
+            torch.ops.hqfkernels.fourier_parameters(own, _program(circuit.text, measurement))
+            for circuit, own in zip(circuits, weights, strict=True)
+        ],
+        -1,
+    )
+
+
+def contract(
+    circuits: Sequence[Circuit],
     inputs: Tensor,
-    weights: Tensor,
+    parameters: Tensor,
     measurement: Measurement = "expval",
     feature_dims: int = 1,
     output_order: Sequence[int] = (),
 ) -> Tensor:
-    """Evaluates the circuit; arguments are checked, and mean what they mean to `hqfkernels.ops`."""
-    program, series = _texts(circuit.text, measurement)
-    coefficients = torch.ops.hqfkernels.fourier_coefficients(weights, program)
-    result: Tensor = torch.ops.hqfkernels.fourier_forward(
-        inputs, coefficients, series, feature_dims, list(output_order)
-    )
+    """Evaluates circuits on the same inputs, their outputs one after the other.
+
+    Arguments are checked, and mean what they mean to `hqfkernels.ops`.
+    """
+    text = _series(tuple(circuit.text for circuit in circuits), measurement)
+    result: Tensor = torch.ops.hqfkernels.fourier_forward(inputs, parameters, text, feature_dims, list(output_order))
     return result
 
 
+@lru_cache(maxsize=1024)
+def series(circuits: tuple[str, ...], measurement: Measurement) -> Series:
+    """The series of circuits on the same inputs, given by their texts.
+
+    Raises:
+        ValueError: if a circuit has no polynomials of a size that pays; the message says why.
+    """
+    return Series(
+        max(Circuit.from_text(circuit).n_inputs for circuit in circuits),
+        tuple(recipe(lower(circuit, measurement)).polynomials for circuit in circuits),
+    )
+
+
 @static
-def _texts(circuit: str, measurement: Measurement) -> tuple[str, str]:
-    program = lower(circuit, measurement)
-    return program, transform(program).series.text
+def _program(circuit: str, measurement: Measurement) -> str:
+    return lower(circuit, measurement)
+
+
+@static
+def _series(circuits: tuple[str, ...], measurement: Measurement) -> str:
+    return series(circuits, measurement).text

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hqfkernels.circuit import Angle, Circuit, Gate
-from hqfkernels.planner import static
 from hqfkernels.program import Measurement, lower
+from hqfkernels.static import static
 
 SHARED_SAMPLES = 8
 """With fewer samples than this to a set of weights, the weights are handled as inputs: a lane each."""

@@ -1,24 +1,42 @@
-"""A circuit as a layer on the last dimension."""
+"""Circuits as layers on the last dimension."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
-from hqfkernels.functional import expval
-from hqfkernels.planner import check_names
+from hqfkernels.functional import ParameterCache, check, evaluate, expval
+from hqfkernels.nn.polynomial import PolynomialLayer
+from hqfkernels.planner import check_names, choose
 
 INIT_ANGLE = 0.1
 """Weights start uniform in (-INIT_ANGLE, INIT_ANGLE) radians: near the identity, where gradients do not vanish
 (Grant et al., arXiv 1903.05076)."""
 
 
-def checked_circuit(circuit: object) -> Circuit:
+def checked_circuit(circuit: object, name: str = "circuit") -> Circuit:
     """Returns a copy of ``circuit``, so that later edits of the caller's cannot reach the layer; raises TypeError."""
     if not isinstance(circuit, Circuit):
-        raise TypeError(f"circuit: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
+        raise TypeError(f"{name}: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
     return circuit.copy()
+
+
+def checked_circuits(circuits: object) -> tuple[Circuit, ...]:
+    """Copies of circuits that take the same inputs; raises TypeError or ValueError for other things."""
+    if not isinstance(circuits, Sequence) or not circuits:
+        raise TypeError(f"circuits: expected a sequence of hqfkernels.Circuit, got {circuits!r}")
+    result = tuple(checked_circuit(circuit, f"circuits[{k}]") for k, circuit in enumerate(circuits))
+    for k, circuit in enumerate(result):
+        if circuit.n_inputs != result[0].n_inputs:
+            raise ValueError(
+                f"circuits: all must take the same inputs, but circuits[0] takes {result[0].n_inputs} and "
+                f"circuits[{k}] takes {circuit.n_inputs}"
+            )
+    return result
 
 
 def initial_weights(*shape: int) -> nn.Parameter:
@@ -26,7 +44,24 @@ def initial_weights(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape).uniform_(-INIT_ANGLE, INIT_ANGLE))
 
 
-class CircuitLayer(nn.Module):
+class Caching(nn.Module):
+    """A layer that, in eval mode and without gradients, computes what depends on its weights alone only once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache = ParameterCache()
+
+    def usable_cache(self, weights: Tensor) -> ParameterCache | None:
+        """The cache, if this call may use it."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weights.device.type != "cpu":
+            return None  # on other devices comparing weights would wait for the device
+        return None if torch._C._functorch.is_functorch_wrapped_tensor(weights) else self._cache
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": ParameterCache()}
+
+
+class CircuitLayer(Caching):
     """Expectation values of a circuit as a layer: (..., n_inputs) -> (..., n_observables).
 
     Args:
@@ -47,7 +82,85 @@ class CircuitLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (..., n_inputs) in radians to expectation values (..., n_observables)."""
-        return expval(self.circuit, inputs, self.weights, self.engine, self.backend)
+        if self.backend == "reference":
+            return expval(self.circuit, inputs, self.weights, self.engine, self.backend)
+        weights = check(self.circuit, inputs, self.weights)
+        schedule = choose((self.circuit.text,), "expval", inputs.device.type, self.engine, self.backend)
+        return evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache(weights))
+
+    def export(self) -> PolynomialLayer:
+        """An equal module of sines, cosines and matrix products, with the weights as they are now.
+
+        It needs nothing but torch to run, exports with `torch.export` and to ONNX, and is not to be trained.
+
+        Raises:
+            ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
+        """
+        return PolynomialLayer((self.circuit,), (self.weights,), self.weights.dtype)
 
     def extra_repr(self) -> str:
         return repr(self.circuit)
+
+
+class CircuitBank(Caching):
+    """Several circuits on the same inputs, as one contraction where the Fourier engine runs.
+
+    Args:
+        circuits: with as many inputs each; the layer keeps copies.
+        engine, backend: as in `hqfkernels.expval`; "reference" runs one circuit after the other.
+
+    Attributes:
+        weights: parameters (n_weights,) of each circuit, radians, float32; near zero at first.
+    """
+
+    def __init__(self, circuits: Sequence[Circuit], engine: str = "auto", backend: str = "auto") -> None:
+        super().__init__()
+        check_names(engine, backend)
+        self.circuits = checked_circuits(circuits)
+        self.engine = engine
+        self.backend = backend
+        self.weights = nn.ParameterList(initial_weights(circuit.n_weights) for circuit in self.circuits)
+
+    def forward(self, inputs: Tensor, routing: Tensor | None = None) -> Tensor:
+        """Inputs (..., n_inputs) in radians to expectation values.
+
+        Args:
+            inputs: as `hqfkernels.expval` takes them.
+            routing: (..., n_circuits), how much each circuit's values count in each sample.
+
+        Returns:
+            (..., sum of n_observables), circuit by circuit; with ``routing`` (..., n_observables), the sum of the
+            circuits' values times their share.
+
+        Raises:
+            TypeError, ValueError: for arguments that do not fit, naming the argument.
+        """
+        weights = [check(circuit, inputs, own) for circuit, own in zip(self.circuits, self.weights, strict=True)]
+        if routing is not None:
+            self._check_routing(routing, inputs)
+        if self.backend == "reference":
+            pairs = zip(self.circuits, weights, strict=True)
+            values = torch.cat([expval(c, inputs, w, self.engine, self.backend) for c, w in pairs], -1)
+        else:
+            texts = tuple(circuit.text for circuit in self.circuits)
+            schedule = choose(texts, "expval", inputs.device.type, self.engine, self.backend)
+            values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights[0]))
+        if routing is None:
+            return values
+        return (values.unflatten(-1, (len(self.circuits), -1)) * routing.unsqueeze(-1)).sum(-2)
+
+    def _check_routing(self, routing: Tensor, inputs: Tensor) -> None:
+        counts = [circuit.n_observables for circuit in self.circuits]
+        if len(set(counts)) > 1:
+            raise ValueError(f"routing: needs circuits with as many observables each, they have {counts}")
+        expected = (*inputs.shape[:-1], len(self.circuits))
+        if not isinstance(routing, Tensor) or routing.shape != expected:
+            got = tuple(routing.shape) if isinstance(routing, Tensor) else type(routing).__name__
+            raise ValueError(f"routing: expected shape {expected}, got {got}")
+
+    def export(self) -> PolynomialLayer:
+        """As `CircuitLayer.export`, without routing."""
+        return PolynomialLayer(self.circuits, tuple(self.weights), self.weights[0].dtype)
+
+    def extra_repr(self) -> str:
+        return ", ".join(map(repr, self.circuits))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,7 +13,8 @@ from hqfkernels import ansatz
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import INPUT_DTYPES, evaluate
-from hqfkernels.nn.circuit_layer import checked_circuit, initial_weights
+from hqfkernels.nn.circuit_layer import Caching, checked_circuit, checked_circuits, initial_weights
+from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose
 
 Gather = Literal["block", "grid", "rows", "columns"]
@@ -27,7 +30,104 @@ _SPLITS: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-class PatchCircuit2d(nn.Module):
+class PatchGrid:
+    """How a feature map falls into patches: views of the map as a batch of patches, and back.
+
+    Args:
+        channels, patch, gather, weight_groups: as in `PatchCircuit2d`.
+    """
+
+    def __init__(self, channels: int, patch: int | tuple[int, int], gather: Gather, weight_groups: int) -> None:
+        rows, columns = _sides(patch)
+        channels = positive(channels, "channels")
+        if gather not in _SPLITS:
+            raise ValueError(f"gather: must be one of {', '.join(_SPLITS)}, got {gather!r}")
+        weight_groups = positive(weight_groups, "weight_groups")
+        if channels % weight_groups:
+            raise ValueError(f"weight_groups: must divide the {channels} channels, got {weight_groups}")
+        self.channels = channels
+        self.patch = (rows, columns)
+        self.pixels = rows * columns
+        self.gather = gather
+        self.weight_groups = weight_groups
+
+        height, width, patches, pixels = _SPLITS[gather]
+        self._unit = {"p": rows, "q": columns, "n": rows * columns}
+        split = height + width  # the order in which the parts lie in the map
+        viewed = patches + pixels  # the order in which the circuit sees them
+        self.feature_dims = len(pixels)
+        # Dimensions 0, 1, 2 are batch, weight group and channel within the group.
+        self._to_view = [0, 1, 2, *(3 + split.index(part) for part in viewed)]
+        self._to_map = [0, 1, 2, *(3 + viewed.index(part) for part in split)]
+
+    def check(self, maps: Tensor) -> None:
+        """Raises TypeError or ValueError for what is not a map of these channels."""
+        if not isinstance(maps, Tensor) or maps.dtype not in INPUT_DTYPES:
+            raise TypeError(
+                "maps: expected a float64, float32, float16 or bfloat16 tensor, got "
+                f"{maps.dtype if isinstance(maps, Tensor) else type(maps).__name__}"
+            )
+        if maps.dim() != 4 or maps.shape[1] != self.channels:
+            raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
+
+    def patches(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, H, W), padded where needed, as (B, groups, C / groups, rows, columns, *pixels of a patch)."""
+        height, width, _, _ = _SPLITS[self.gather]
+        pad_h, pad_w = -maps.shape[2] % self._divisor(height), -maps.shape[3] % self._divisor(width)
+        if pad_h or pad_w:
+            maps = F.pad(maps, (0, pad_w, 0, pad_h))
+        view = maps.unflatten(3, self._parts(width)).unflatten(2, self._parts(height))
+        return view.unflatten(1, (self.weight_groups, -1)).permute(self._to_view)
+
+    def memory_order(self, maps: Tensor) -> list[int]:
+        """In which order the dimensions of `patches` lie in the memory of a map like this one."""
+        channels_last = self.channels > 1 and maps.stride(1) == 1  # asked of the strides, as vmap knows no formats
+        return [self._to_map[0], *self._to_map[3:], 1, 2] if channels_last else self._to_map
+
+    def join(self, patches: Tensor, maps: Tensor) -> Tensor:
+        """The reverse of `patches`, cropped to the sides of ``maps``."""
+        joined = patches.permute(self._to_map).flatten(1, 2)
+        height = _SPLITS[self.gather][0]
+        joined = joined.flatten(2, 1 + len(height)).flatten(3)
+        h, w = maps.shape[2:]
+        return joined if joined.shape[2:] == maps.shape[2:] else joined[:, :, :h, :w]
+
+    def weights(self, weights: Tensor) -> Tensor:
+        """Weights (groups, n_weights) with dimensions for the channels and patches of a group."""
+        return weights.reshape(self.weight_groups, 1, 1, 1, -1)
+
+    def _divisor(self, split: str) -> int:
+        """By how much a side of the map must be divisible."""
+        return self._unit.get(split.strip("hw"), 1)
+
+    def _parts(self, split: str) -> tuple[int, ...]:
+        """Sizes for unflatten."""
+        return tuple(self._unit.get(part, -1) for part in split)
+
+    def __str__(self) -> str:
+        return f"{self.channels}, patch={self.patch}, gather={self.gather!r}, weight_groups={self.weight_groups}"
+
+
+def _check_pixels(circuit: Circuit, grid: PatchGrid, per_pixel: bool) -> None:
+    rows, columns = grid.patch
+    if circuit.n_inputs != grid.pixels:
+        raise ValueError(
+            f"circuit: a patch of {rows} x {columns} pixels needs {grid.pixels} inputs, "
+            f"the circuit has {circuit.n_inputs}"
+        )
+    if per_pixel and circuit.n_observables != grid.pixels:
+        raise ValueError(
+            f'circuit: output="pixels" needs {grid.pixels} observables, one per pixel of the patch, '
+            f"the circuit has {circuit.n_observables}"
+        )
+
+
+def _check_device(maps: Tensor, weights: Tensor) -> None:
+    if maps.device != weights.device:
+        raise ValueError(f"maps: expected on {weights.device} like the weights, got {maps.device}")
+
+
+class PatchCircuit2d(Caching):
     """Runs one circuit on every patch of every channel of a feature map, read in place through strides.
 
     A patch of rows x columns pixels feeds the circuit's inputs row by row. Maps whose sides the patch does not divide
@@ -68,89 +168,140 @@ class PatchCircuit2d(nn.Module):
     ) -> None:
         super().__init__()
         self.circuit = checked_circuit(circuit)
-        rows, columns = _sides(patch)
-        channels = positive(channels, "channels")
-        if gather not in _SPLITS:
-            raise ValueError(f"gather: must be one of {', '.join(_SPLITS)}, got {gather!r}")
+        self.grid = PatchGrid(channels, patch, gather, weight_groups)
         if output not in ("pixels", "channels"):
             raise ValueError(f'output: must be "pixels" or "channels", got {output!r}')
-        weight_groups = positive(weight_groups, "weight_groups")
-        if channels % weight_groups:
-            raise ValueError(f"weight_groups: must divide the {channels} channels, got {weight_groups}")
-        if self.circuit.n_inputs != rows * columns:
-            raise ValueError(
-                f"circuit: a patch of {rows} x {columns} pixels needs {rows * columns} inputs, "
-                f"the circuit has {self.circuit.n_inputs}"
-            )
-        if output == "pixels" and self.circuit.n_observables != rows * columns:
-            raise ValueError(
-                f'circuit: output="pixels" needs {rows * columns} observables, one per pixel of the patch, '
-                f"the circuit has {self.circuit.n_observables}"
-            )
-        self.channels = channels
-        self.patch = (rows, columns)
-        self.gather = gather
-        self.weight_groups = weight_groups
+        _check_pixels(self.circuit, self.grid, output == "pixels")
         self.output = output
         self.weights = initial_weights(weight_groups, self.circuit.n_weights)
 
-        height, width, patches, pixels = _SPLITS[gather]
-        self._unit = {"p": rows, "q": columns, "n": rows * columns}
-        split = height + width  # the order in which the parts lie in the map
-        viewed = patches + pixels  # the order in which the circuit sees them
-        # Dimensions 0, 1, 2 are batch, weight group and channel within the group.
-        self._to_view = [0, 1, 2, *(3 + split.index(part) for part in viewed)]
-        self._to_map = [0, 1, 2, *(3 + viewed.index(part) for part in split)]
-
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) in radians to expectation values; see the class for shapes."""
-        if not isinstance(maps, Tensor) or maps.dtype not in INPUT_DTYPES:
-            raise TypeError(
-                "maps: expected a float64, float32, float16 or bfloat16 tensor, got "
-                f"{maps.dtype if isinstance(maps, Tensor) else type(maps).__name__}"
-            )
-        if maps.dim() != 4 or maps.shape[1] != self.channels:
-            raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
-        if maps.device != self.weights.device:
-            raise ValueError(f"maps: expected on {self.weights.device} like the weights, got {maps.device}")
-        fourier_from = choose(self.circuit.text, "expval", maps.device.type, "auto", "auto")
-
-        height, width, _, pixels = _SPLITS[self.gather]
-        unit_h, unit_w = self._divisor(height), self._divisor(width)
-        h, w = maps.shape[2:]
-        pad_h, pad_w = -h % unit_h, -w % unit_w
-        if pad_h or pad_w:
-            maps = F.pad(maps, (0, pad_w, 0, pad_h))
-        channels_last = self.channels > 1 and maps.stride(1) == 1  # asked of the strides, as vmap knows no formats
-
-        view = maps.unflatten(3, self._parts(width)).unflatten(2, self._parts(height))
-        view = view.unflatten(1, (self.weight_groups, -1)).permute(self._to_view)
-        batch_dims = view.dim() - len(pixels)
-        weights = self.weights.reshape(self.weight_groups, *(1,) * (batch_dims - 2), -1)
-
+        self.grid.check(maps)
+        _check_device(maps, self.weights)
+        schedule = choose((self.circuit.text,), "expval", maps.device.type, "auto", "auto")
+        view = self.grid.patches(maps)
+        batch_dims = view.dim() - self.grid.feature_dims
         if self.output == "pixels":
-            order = [self._to_map[0], *self._to_map[3:], 1, 2] if channels_last else self._to_map
-            result = evaluate(self.circuit, view, weights, fourier_from, "expval", len(pixels), order)
-            joined = result.permute(self._to_map).flatten(1, 2)
-            joined = joined.flatten(2, 1 + len(height)).flatten(3)
-            return joined[:, :, :h, :w] if pad_h or pad_w else joined
-        order = [0, 1, 2, batch_dims, *range(3, batch_dims)]
-        result = evaluate(self.circuit, view, weights, fourier_from, "expval", len(pixels), order)
-        return result.permute(order).flatten(1, 3)
+            order = self.grid.memory_order(maps)
+        else:
+            order = [0, 1, 2, batch_dims, *range(3, batch_dims)]
+        result = evaluate(
+            (self.circuit,),
+            view,
+            (self.grid.weights(self.weights),),
+            schedule,
+            feature_dims=self.grid.feature_dims,
+            output_order=order,
+            cache=self.usable_cache(self.weights),
+        )
+        return self.grid.join(result, maps) if self.output == "pixels" else result.permute(order).flatten(1, 3)
 
-    def _divisor(self, split: str) -> int:
-        """By how much a side of the map must be divisible."""
-        return self._unit.get(split.strip("hw"), 1)
+    def export(self) -> nn.Module:
+        """An equal module of sines, cosines and matrix products, with the weights as they are now.
 
-    def _parts(self, split: str) -> tuple[int, ...]:
-        """Sizes for unflatten."""
-        return tuple(self._unit.get(part, -1) for part in split)
+        It needs nothing but torch to run, exports with `torch.export` and to ONNX, and is not to be trained.
+
+        Raises:
+            ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
+        """
+        groups = [PolynomialLayer((self.circuit,), (own,), self.weights.dtype) for own in self.weights]
+        return _ExportedPatches(self.grid, self.output, groups)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.channels}, {self.circuit!r}, patch={self.patch}, gather={self.gather!r}, "
-            f"weight_groups={self.weight_groups}, output={self.output!r}"
+        return f"{self.circuit!r}, {self.grid}, output={self.output!r}"
+
+
+class _ExportedPatches(nn.Module):
+    """A `PatchCircuit2d` in plain torch."""
+
+    def __init__(self, grid: PatchGrid, output: Output, groups: Sequence[PolynomialLayer]) -> None:
+        super().__init__()
+        self.grid = grid
+        self.output = output
+        self.groups = nn.ModuleList(groups)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        view = self.grid.patches(maps)
+        batch_dims = view.dim() - self.grid.feature_dims
+        flat = view.flatten(batch_dims)
+        values = torch.stack([group(flat[:, k]) for k, group in enumerate(self.groups)], 1)
+        if self.output == "pixels":
+            return self.grid.join(values.unflatten(-1, view.shape[batch_dims:]), maps)
+        return values.movedim(-1, 3).flatten(1, 3)
+
+
+class PatchBank2d(Caching):
+    """Runs several circuits on the same patches of a feature map, as one contraction where the Fourier engine runs.
+
+    Args:
+        channels, patch, gather, weight_groups: as in `PatchCircuit2d`.
+        circuits: each with as many inputs and observables as a patch has pixels; the layer keeps copies.
+
+    Shape:
+        (B, C, H, W) -> (B, n_circuits, C, H, W), or (B, C, H, W) with routing; dtype as in `PatchCircuit2d`.
+
+    Attributes:
+        weights: parameters (weight_groups, n_weights) of each circuit, radians; near zero at first.
+
+    Raises:
+        TypeError, ValueError: for arguments that do not fit each other or the map, naming the argument.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        circuits: Sequence[Circuit],
+        patch: int | tuple[int, int] = 2,
+        gather: Gather = "block",
+        weight_groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.circuits = checked_circuits(circuits)
+        self.grid = PatchGrid(channels, patch, gather, weight_groups)
+        for circuit in self.circuits:
+            _check_pixels(circuit, self.grid, per_pixel=True)
+        self.weights = nn.ParameterList(initial_weights(weight_groups, c.n_weights) for c in self.circuits)
+
+    def forward(self, maps: Tensor, routing: Tensor | None = None) -> Tensor:
+        """Expectation values, each where its input came from.
+
+        Args:
+            maps: (B, C, H, W) in radians.
+            routing: (B, n_circuits, rows, columns), how much each circuit counts in each patch; rows x columns patches
+                cover the (padded) map.
+        """
+        self.grid.check(maps)
+        _check_device(maps, self.weights[0])
+        view = self.grid.patches(maps)
+        batch_dims = view.dim() - self.grid.feature_dims
+        if routing is not None:
+            expected = (view.shape[0], len(self.circuits), *view.shape[3:5])
+            if not isinstance(routing, Tensor) or routing.shape != expected:
+                got = tuple(routing.shape) if isinstance(routing, Tensor) else type(routing).__name__
+                raise ValueError(f"routing: expected shape {expected}, got {got}")
+        schedule = choose(tuple(c.text for c in self.circuits), "expval", maps.device.type, "auto", "auto")
+        # In memory the circuits come right after the batch, so that the result is a batch of maps for each.
+        order = [d + (d >= batch_dims) for d in self.grid.memory_order(maps)]
+        order.insert(1, batch_dims)
+        result = evaluate(
+            self.circuits,
+            view,
+            [self.grid.weights(own) for own in self.weights],
+            schedule,
+            feature_dims=self.grid.feature_dims,
+            output_order=order,
+            cache=self.usable_cache(self.weights[0]),
         )
+        if routing is None:
+            values = result.movedim(batch_dims, 1).flatten(0, 1)
+            return self.grid.join(values, maps).unflatten(0, (-1, len(self.circuits)))
+        shares = routing.movedim(1, -1)[:, None, None]  # (B, 1, 1, rows, columns, n_circuits)
+        mixed = (result * shares.reshape(*shares.shape, *(1,) * self.grid.feature_dims)).sum(batch_dims)
+        return self.grid.join(mixed, maps)
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(map(repr, self.circuits))}, {self.grid}"
 
 
 class LocalCircuit2d(PatchCircuit2d):

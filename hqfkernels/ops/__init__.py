@@ -4,17 +4,22 @@ Native libraries register faster implementations of the same schemas (`hqfkernel
 checked: `hqfkernels.functional` does that. An engine maps inputs, and parameters that the batch shares, to outputs:
 
 - ``gate``: ``text`` is that of a `hqfkernels.program.Program`, the parameters are the weights;
-- ``fourier``: ``text`` is that of a `hqfkernels.series.Series`, the parameters are its coefficients.
+- ``fourier``: ``text`` is that of a `hqfkernels.series.Series`, whose parameters they are.
 
 ``<engine>_forward(inputs, parameters, text, feature_dims, output_order)``
     inputs (*batch, *features) with ``feature_dims`` trailing feature dimensions, float64/32/16 or bfloat16, any
-    strides; parameters (*g, n_parameters), g broadcastable against batch. Returns (*batch, n_outputs) or, if
-    ``output_order`` names as many dimensions as ``inputs`` has and features more than one, (*batch, *features).
-    ``output_order`` lists the result's dimensions from the outermost to the innermost in memory; empty means
-    contiguous. Float64 for float64 inputs, else float32.
+    strides; parameters (*g, n_parameters), g broadcastable against batch. Returns (*batch, n_outputs), float64 for
+    float64 inputs, else float32. ``output_order`` lists the result's dimensions from the outermost to the innermost in
+    memory; empty means contiguous. If it names more than those dimensions, the result's shape is (*batch, *features)
+    or, with one dimension more, (*batch, n_outputs / n_features, *features).
 ``<engine>_backward(grad, inputs, parameters, text, feature_dims, input_order)``
     The gradients of ``(grad * <engine>_forward(...)).sum()``, with the dtypes of inputs and parameters; the first with
     its dimensions in memory as ``input_order`` says.
+
+``propagation_forward(weights, text)``, ``propagation_backward(grad, weights, text)``
+    Parameters of a series (*g, n) from weights (*g, n_weights), ``text`` being that of a
+    `hqfkernels.propagation.Propagation`; the gradient in the weights. Contiguous float64; not differentiable, as
+    `hqfkernels.engines.fourier` makes one differentiable operator of all ways to parameters.
 
 Autocast needs no rule: half-precision inputs are computed in float32 whatever the autocast state. Second derivatives
 and forward-mode derivatives raise; `hqfkernels.reference` has them.
@@ -29,7 +34,8 @@ import torch
 from torch import Tensor
 
 from hqfkernels.program import Program
-from hqfkernels.reference import rotations, series
+from hqfkernels.propagation import Propagation
+from hqfkernels.reference import propagation, rotations, series
 from hqfkernels.series import Series
 
 _Recipe = TypeVar("_Recipe", Program, Series)
@@ -57,8 +63,23 @@ def _empty_ordered(like: Tensor, shape: Sequence[int], order: Sequence[int], dty
     return like.new_empty([shape[d] for d in order], dtype=dtype).permute(inverse)
 
 
-def _shaped_as_inputs(inputs: Tensor, feature_dims: int, order: Sequence[int]) -> bool:
-    return feature_dims > 1 and len(order) == inputs.dim()
+def output_shape(inputs: Tensor, n_outputs: int, feature_dims: int, order: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a result; see the module."""
+    batch_dims = inputs.dim() - feature_dims
+    batch, features = inputs.shape[:batch_dims], inputs.shape[batch_dims:]
+    if len(order) <= batch_dims + 1:
+        return *batch, n_outputs
+    return (*batch, *features) if len(order) == inputs.dim() else (*batch, n_outputs // features.numel(), *features)
+
+
+def _input_order(inputs: Tensor, feature_dims: int, order: Sequence[int]) -> list[int]:
+    """How the gradient of the inputs lies in memory: as a result of ``order``, if that has the inputs' dimensions."""
+    batch_dims = inputs.dim() - feature_dims
+    if len(order) <= batch_dims + 1:
+        return []
+    if len(order) == inputs.dim():
+        return list(order)
+    return [d - (d > batch_dims) for d in order if d != batch_dims]
 
 
 def _lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
@@ -107,9 +128,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
 
     @torch.library.register_fake(forward)
     def output(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-        shape: Sequence[int] = inputs.shape
-        if not _shaped_as_inputs(inputs, feature_dims, order):
-            shape = (*inputs.shape[: inputs.dim() - feature_dims], recipe_type.from_text(text).n_outputs)
+        shape = output_shape(inputs, recipe_type.from_text(text).n_outputs, feature_dims, order)
         return _empty_ordered(inputs, shape, order, _compute_dtype(inputs))
 
     @torch.library.impl(forward, "CompositeExplicitAutograd")
@@ -143,8 +162,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         tensor, parameters, ctx.text, ctx.feature_dims, order = inputs
         ctx.save_for_backward(tensor, parameters)
-        # A result shaped as the inputs lies in memory as they do (that is what the order is for); so does the gradient.
-        ctx.order = order if _shaped_as_inputs(tensor, ctx.feature_dims, order) else []
+        ctx.order = _input_order(tensor, ctx.feature_dims, order)
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         grads: tuple[Tensor, Tensor] = run_backward(grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order)
@@ -189,3 +207,16 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
 
 _declare("gate", Program, rotations)
 _declare("fourier", Series, series)
+
+torch.library.define("hqfkernels::propagation_forward", "(Tensor weights, str text) -> Tensor")
+torch.library.define("hqfkernels::propagation_backward", "(Tensor grad, Tensor weights, str text) -> Tensor")
+
+
+@torch.library.impl("hqfkernels::propagation_forward", "CompositeExplicitAutograd")
+def _propagate(weights: Tensor, text: str) -> Tensor:
+    return propagation.forward(Propagation.from_text(text), weights)
+
+
+@torch.library.impl("hqfkernels::propagation_backward", "CompositeExplicitAutograd")
+def _propagate_back(grad: Tensor, weights: Tensor, text: str) -> Tensor:
+    return propagation.backward(Propagation.from_text(text), grad, weights)

@@ -116,9 +116,13 @@ def backward(program: Any, grad: Tensor, inputs: Tensor, weights: Tensor) -> tup
     if program.measurement == "expval":
         for k, (x, z, sign) in enumerate(program.observables):
             lam = lam + sign * grad[..., k, None] * _apply_pauli(psi, n, x, z)
-    else:
+    elif program.measurement == "probs":
         lam[..., _frame_index(program, psi.device)] = grad.to(psi.dtype)
         lam = lam * psi
+    else:  # a change of psi by d changes the result by 2 Re <lam|d>
+        lam[..., _frame_index(program, psi.device)] = (
+            torch.view_as_complex(grad.unflatten(-1, (-1, 2)).contiguous()) / 2
+        )
     batch = psi.shape[:-1]
     grad_inputs = inputs.new_zeros(*batch, inputs.shape[-1])
     grad_weights = weights.new_zeros(*batch, weights.shape[-1])

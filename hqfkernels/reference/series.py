@@ -5,16 +5,17 @@ Duck-typed on `hqfkernels.series.Series`, so that this package imports torch alo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def _waves(axis: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Features 1, cos(u x), sin(u x), cos(2 u x), ... of one axis, (..., 2 degree + 1), and their derivatives in x."""
-    orders = axis.unit * torch.arange(1, axis.degree + 1, device=inputs.device, dtype=inputs.dtype)
-    angles = inputs[..., axis.input, None] * orders
+def _waves(axis: Any, inputs: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Features 1, cos u, sin u, cos 2u, ... of one axis, (..., 2 degree + 1), and their derivatives in u."""
+    orders = torch.arange(1, axis.degree + 1, device=inputs.device, dtype=inputs.dtype)
+    angles = (inputs[..., axis.input, None] * axis.unit + shift[..., None]) * orders
     c, s = angles.cos(), angles.sin()
     pairs = torch.stack([c, s], -1).flatten(-2)
     slopes = torch.stack([-orders * s, orders * c], -1).flatten(-2)
@@ -31,30 +32,48 @@ def _products(factors: list[Tensor], like: Tensor) -> Tensor:
     return result
 
 
-def _rows(series: Any, factors: list[Tensor], inputs: Tensor) -> Tensor:
-    """(..., n_rows): the product that belongs to each row of coefficients."""
-    first, second = (torch.tensor(index, device=inputs.device, dtype=torch.long) for index in series.row_indices)
-    a = _products(factors[: series.split], inputs)
-    b = _products(factors[series.split :], inputs)
-    return a[..., first] * b[..., second]
+def _rows(member: Any, factors: list[Tensor], inputs: Tensor) -> list[Tensor]:
+    """For each output (..., n_terms): the product that belongs to each coefficient."""
+    a = _products(factors[: member.split], inputs)
+    b = _products(factors[member.split :], inputs)
+    indices = (
+        torch.tensor(terms, device=inputs.device, dtype=torch.long).view(-1, 2).unbind(-1) for terms in member.terms
+    )
+    return [a[..., first] * b[..., second] for first, second in indices]
 
 
-def forward(series: Any, inputs: Tensor, coefficients: Tensor) -> Tensor:
-    """Values (*batch, n_outputs) for inputs (*batch, n_inputs) and coefficients (*g, n_rows * n_outputs)."""
-    rows = _rows(series, [_waves(axis, inputs)[0] for axis in series.axes], inputs)
-    table = coefficients.unflatten(-1, (len(series.rows), series.n_outputs))
-    return (rows[..., None, :] @ table).squeeze(-2)
+def _members(series: Any, inputs: Tensor, parameters: Tensor) -> Iterator[tuple[Any, list[Tensor], Any]]:
+    """Each member with the coefficients of its outputs and the waves of its axes."""
+    for member, own in zip(series.members, parameters.split([m.n_parameters for m in series.members], -1), strict=True):
+        *coefficients, shifts = own.split([*map(len, member.terms), len(member.axes)], -1)
+        yield member, coefficients, [_waves(axis, inputs, shifts[..., k]) for k, axis in enumerate(member.axes)]
 
 
-def backward(series: Any, grad: Tensor, inputs: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of ``(grad * forward(...)).sum()`` in inputs and coefficients."""
-    waves = [_waves(axis, inputs) for axis in series.axes]
-    values = [value for value, _ in waves]
-    table = coefficients.unflatten(-1, (len(series.rows), series.n_outputs))
-    slope = (table @ grad[..., :, None]).squeeze(-1)  # of each row
-    grad_inputs = torch.zeros_like(inputs)
-    for k, axis in enumerate(series.axes):
-        turned = [*values[:k], waves[k][1], *values[k + 1 :]]
-        grad_inputs[..., axis.input] += (slope * _rows(series, turned, inputs)).sum(-1)
-    grad_table = _rows(series, values, inputs)[..., :, None] * grad[..., None, :]
-    return grad_inputs, grad_table.flatten(-2).sum_to_size(coefficients.shape)
+def forward(series: Any, inputs: Tensor, parameters: Tensor) -> Tensor:
+    """Values (*batch, n_outputs) for inputs (*batch, n_inputs) and parameters (*g, n_parameters)."""
+    return torch.stack(
+        [
+            (row * coefficient).sum(-1)
+            for member, coefficients, waves in _members(series, inputs, parameters)
+            for row, coefficient in zip(_rows(member, [value for value, _ in waves], inputs), coefficients, strict=True)
+        ],
+        -1,
+    )
+
+
+def backward(series: Any, grad: Tensor, inputs: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``(grad * forward(...)).sum()`` in inputs and parameters."""
+    grad_inputs, grad_parameters = torch.zeros_like(inputs), []
+    own = iter(grad.unbind(-1))
+    for member, coefficients, waves in _members(series, inputs, parameters):
+        slopes = [next(own)[..., None] for _ in member.terms]
+        values = [value for value, _ in waves]
+        grad_parameters += [row * slope for row, slope in zip(_rows(member, values, inputs), slopes, strict=True)]
+        for k, axis in enumerate(member.axes):
+            turned = _rows(member, [*values[:k], waves[k][1], *values[k + 1 :]], inputs)
+            along = torch.zeros_like(inputs[..., 0])
+            for slope, row, coefficient in zip(slopes, turned, coefficients, strict=True):
+                along += (slope * row * coefficient).sum(-1)
+            grad_inputs[..., axis.input] += along * axis.unit
+            grad_parameters.append(along[..., None])
+    return grad_inputs, torch.cat(grad_parameters, -1).sum_to_size(parameters.shape)

@@ -23,7 +23,7 @@ using ParallelFor = std::function<void(int64_t count, const std::function<void(i
 
 // Both engines map a batch of inputs, and parameters that the batch shares, to outputs, as a text tells:
 //   gate     the text of a hqfkernels.program.Program; the parameters are the weights
-//   fourier  the text of a hqfkernels.series.Series; the parameters are its coefficients, row by row
+//   fourier  the text of a hqfkernels.series.Series; the parameters are those of its members
 //
 // n_outputs: length of the last output dimension, in real numbers.
 // forward:

@@ -4,19 +4,11 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "hqf/batch.hpp"
 #include "hqf/simd.hpp"
-
-// Bytes of the widest vectors of the instruction set that this file is compiled for.
-#if defined(__AVX512F__)
-#define HQF_WIDEST 64
-#elif defined(__AVX2__)
-#define HQF_WIDEST 32
-#else
-#define HQF_WIDEST 16
-#endif
 
 namespace hqf::HQF_ARCH {
 
@@ -60,30 +52,70 @@ HQF_INLINE void with_storage(DType dtype, const Body& body) {
   }
 }
 
-// values[k] = the k-th number of each lane's sample.
-template <class V>
-void gather(const View& view, const int64_t* samples, const std::vector<int64_t>& places, V* values) {
-  with_storage(view.dtype, [&](auto* tag) {
-    const auto* data = static_cast<std::remove_pointer_t<decltype(tag)>*>(view.data);
-    for (size_t k = 0; k < places.size(); ++k) {
-      V lanes;
-      for (int lane = 0; lane < kLanes<V>; ++lane) lanes[lane] = widened<ScalarOf<V>>(data[samples[lane] + places[k]]);
-      values[k] = lanes;
-    }
-  });
+// Vectors that hold A0 B0 A1 B1 ... become A and B, and back.
+template <class V, size_t... K>
+HQF_INLINE void unzip(V& a, V& b, std::index_sequence<K...>) {
+  const V even = __builtin_shufflevector(a, b, (2 * K)...), odd = __builtin_shufflevector(a, b, (2 * K + 1)...);
+  a = even, b = odd;
 }
 
-template <class V>
-void scatter(const View& view, const int64_t* samples, int count, const std::vector<int64_t>& places, const V* values) {
-  with_storage(view.dtype, [&](auto* tag) {
-    using S = std::remove_pointer_t<decltype(tag)>;
-    auto* data = static_cast<S*>(view.data);
-    for (size_t k = 0; k < places.size(); ++k) {
-      ScalarOf<V> lanes[kLanes<V>];
-      store<V>(lanes, values[k]);
-      for (int lane = 0; lane < count; ++lane) data[samples[lane] + places[k]] = narrowed<S>(lanes[lane]);
+template <class V, size_t... K>
+HQF_INLINE void zip(V& a, V& b, std::index_sequence<K...>) {
+  constexpr size_t kHalf = sizeof...(K) / 2, kAll = sizeof...(K);
+  const V low = __builtin_shufflevector(a, b, (K / 2 + K % 2 * kAll)...);
+  const V high = __builtin_shufflevector(a, b, (kHalf + K / 2 + K % 2 * kAll)...);
+  a = low, b = high;
+}
+
+// From memory that holds lane 0 of each of N vectors, then lane 1 of each, and so on: the vectors, `step` apart.
+template <class V, int N>
+HQF_INLINE void load_interleaved(const ScalarOf<V>* from, V* values, int step) {
+  constexpr auto kAll = std::make_index_sequence<kLanes<V>>();
+  V v[N];
+  for (int k = 0; k < N; ++k) v[k] = load<V>(from + k * kLanes<V>);
+  // Unzipping neighbours sorts by the lowest bit of the number's place, which thereby becomes the highest.
+  for (int round = 1; round < N; round *= 2) {
+    V next[N];
+    for (int k = 0; k < N; k += 2) {
+      unzip<V>(v[k], v[k + 1], kAll);
+      next[k / 2] = v[k];
+      next[k / 2 + N / 2] = v[k + 1];
     }
-  });
+    for (int k = 0; k < N; ++k) v[k] = next[k];
+  }
+  for (int k = 0; k < N; ++k) values[k * step] = v[k];
+}
+
+template <class V, int N>
+HQF_INLINE void store_interleaved(ScalarOf<V>* to, const V* values, int step) {
+  constexpr auto kAll = std::make_index_sequence<kLanes<V>>();
+  V v[N];
+  for (int k = 0; k < N; ++k) v[k] = values[k * step];
+  for (int round = 1; round < N; round *= 2) {
+    V next[N];
+    for (int k = 0; k < N; k += 2) {
+      next[k] = v[k / 2];
+      next[k + 1] = v[k / 2 + N / 2];
+      zip<V>(next[k], next[k + 1], kAll);
+    }
+    for (int k = 0; k < N; ++k) v[k] = next[k];
+  }
+  for (int k = 0; k < N; ++k) store<V>(to + k * kLanes<V>, v[k]);
+}
+
+// Calls body with 1, 2, 4 or 8 as a constant.
+template <class Body>
+HQF_INLINE void with_width(int width, const Body& body) {
+  switch (width) {
+    case 1:
+      return body(std::integral_constant<int, 1>{});
+    case 2:
+      return body(std::integral_constant<int, 2>{});
+    case 4:
+      return body(std::integral_constant<int, 4>{});
+    default:
+      return body(std::integral_constant<int, 8>{});
+  }
 }
 
 inline double read(const View& view, int64_t offset) {
@@ -163,16 +195,19 @@ struct Cut {
 
 // Where the samples of one vector lie in each tensor; lanes beyond the batch repeat its last sample.
 template <int W>
-struct LaneOffsets {
-  int64_t at[3][W];
+struct Lanes {
+  std::array<int64_t, 3> first, stride;  // where lanes are evenly spaced
+  bool even;
   int count;
+  int64_t at[3][W];  // where they are not
 
   void fill(const Batch& batch, const std::array<int64_t, kTensors>& start, Cursor& cursor, int64_t vector) {
     count = static_cast<int>(std::min<int64_t>(W, batch.n_samples - vector * W));
-    if (cursor.run() >= W) {
+    even = cursor.run() >= W;
+    if (even) {
       for (int t = 0; t < 3; ++t) {
-        const int64_t first = start[t] + cursor.offset[t], stride = cursor.stride(t);
-        for (int lane = 0; lane < W; ++lane) at[t][lane] = first + lane * stride;
+        first[t] = start[t] + cursor.offset[t];
+        stride[t] = cursor.stride(t);
       }
       cursor.advance_in_run(W);
       return;
@@ -182,6 +217,52 @@ struct LaneOffsets {
       if (lane < count) cursor.advance();
     }
   }
+
+  int64_t offset(BatchTensor t, int lane) const { return even ? first[t] + lane * stride[t] : at[t][lane]; }
 };
+
+// The k-th number of each lane's sample to or from values[k * step].
+template <class V>
+void gather(const Batch& batch, BatchTensor t, const Lanes<kLanes<V>>& lanes, V* values, int step = 1) {
+  const View& view = batch.tensor[t];
+  const auto& places = batch.places[t];
+  with_storage(view.dtype, [&](auto* tag) {
+    using S = std::remove_pointer_t<decltype(tag)>;
+    const auto* data = static_cast<const S*>(view.data);
+    if constexpr (std::is_same_v<S, ScalarOf<V>>)
+      if (lanes.even && batch.interleaved[t])
+        return with_width(batch.interleaved[t], [&](auto width) {
+          for (size_t k = 0; k < places.size(); k += width)
+            load_interleaved<V, width>(data + lanes.first[t] + places[k], values + k * step, step);
+        });
+    for (size_t k = 0; k < places.size(); ++k) {
+      V v;
+      for (int lane = 0; lane < kLanes<V>; ++lane)
+        v[lane] = widened<ScalarOf<V>>(data[lanes.offset(t, lane) + places[k]]);
+      values[k * step] = v;
+    }
+  });
+}
+
+template <class V>
+void scatter(const Batch& batch, BatchTensor t, const Lanes<kLanes<V>>& lanes, const V* values, int step = 1) {
+  const View& view = batch.tensor[t];
+  const auto& places = batch.places[t];
+  with_storage(view.dtype, [&](auto* tag) {
+    using S = std::remove_pointer_t<decltype(tag)>;
+    auto* data = static_cast<S*>(view.data);
+    if constexpr (std::is_same_v<S, ScalarOf<V>>)
+      if (lanes.even && batch.interleaved[t])
+        return with_width(batch.interleaved[t], [&](auto width) {
+          for (size_t k = 0; k < places.size(); k += width)
+            store_interleaved<V, width>(data + lanes.first[t] + places[k], values + k * step, step);
+        });
+    for (size_t k = 0; k < places.size(); ++k) {
+      ScalarOf<V> row[kLanes<V>];
+      store<V>(row, values[k * step]);
+      for (int lane = 0; lane < lanes.count; ++lane) data[lanes.offset(t, lane) + places[k]] = narrowed<S>(row[lane]);
+    }
+  });
+}
 
 }  // namespace hqf::HQF_ARCH

@@ -9,7 +9,20 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #define HQF_INLINE inline __attribute__((always_inline))
+
+// Bytes of the widest vectors of the instruction set that this file is compiled for.
+#if defined(__AVX512F__)
+#define HQF_WIDEST 64
+#elif defined(__AVX2__)
+#define HQF_WIDEST 32
+#else
+#define HQF_WIDEST 16
+#endif
 
 namespace hqf::HQF_ARCH {
 
@@ -48,22 +61,33 @@ HQF_INLINE void store(ScalarOf<V>* to, V v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+// The same vector, in a register: compilers would rather load it from memory again at each use.
+template <class V>
+HQF_INLINE V in_register(V v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+
 // Whether any lane of a comparison holds.
 template <class V>
 HQF_INLINE bool any(IntsOf<V> truth) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return _mm512_test_epi64_mask((__m512i)truth, (__m512i)truth) != 0;
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32) return !_mm256_testz_si256((__m256i)truth, (__m256i)truth);
+#endif
   uint64_t words[sizeof(V) / 8], joined = 0;
   std::memcpy(words, &truth, sizeof words);
   for (const uint64_t word : words) joined |= word;
   return joined != 0;
 }
 
-// Nearest integer, for |x| far below 2^22 (float) or 2^51 (double): adding 1.5 * 2^mantissa rounds.
-template <class V>
-HQF_INLINE V nearest(V x) {
-  using T = ScalarOf<V>;
-  const V magic = splat<V>(sizeof(T) == 4 ? T(12582912) : T(6755399441055744));
-  return (x + magic) - magic;
-}
+// Added and subtracted, it rounds numbers far below it to integers, and leaves those in the low bits of the sum.
+template <class T>
+constexpr T kRounding = sizeof(T) == 4 ? T(12582912) : T(6755399441055744);  // 1.5 * 2^mantissa
 
 // pi / 2 in three parts of few bits each, so that multiples of the first two are exact (Cody and Waite).
 template <class T>
@@ -78,28 +102,38 @@ HQF_INLINE V minus_half_pis(V x, V count) {
   return ((x - count * kHalfPi<T>[0]) - count * kHalfPi<T>[1]) - count * kHalfPi<T>[2];
 }
 
+// x for |x| up to 10^4 (float) or 10^5 (double), where multiples of kHalfPi are exact; further out x modulo 2 pi. NaN
+// for NaN and infinities.
+template <class V>
+HQF_INLINE V tame_angle(V x) {
+  using T = ScalarOf<V>;
+  constexpr T kLimit = sizeof(T) == 4 ? T(1e4) : T(1e5);
+  if (__builtin_expect(any<V>((x > kLimit) | (x < -kLimit)), 0))
+    for (int k = 0; k < kLanes<V>; ++k) {
+      const double wide = x[k];
+      if (!(wide >= -kLimit && wide <= kLimit)) x[k] = static_cast<T>(std::atan2(std::sin(wide), std::cos(wide)));
+    }
+  return x;
+}
+
 // x modulo 2 pi, in about [-pi, pi], for any finite x; NaN for NaN and infinities.
 template <class V>
 HQF_INLINE V reduce_angle(V x) {
   using T = ScalarOf<V>;
-  constexpr T kLimit = sizeof(T) == 4 ? T(1e4) : T(1e5);  // where multiples of kHalfPi stop being exact
-  V reduced = minus_half_pis<V>(x, T(4) * nearest<V>(x * T(0.15915494309189533577)));
-  if (__builtin_expect(any<V>((x > kLimit) | (x < -kLimit)), 0))
-    for (int k = 0; k < kLanes<V>; ++k) {
-      const double wide = x[k];
-      if (!(wide >= -kLimit && wide <= kLimit)) reduced[k] = static_cast<T>(std::atan2(std::sin(wide), std::cos(wide)));
-    }
-  return reduced;
+  x = tame_angle<V>(x);
+  const V turns = (x * T(0.15915494309189533577) + kRounding<T>)-kRounding<T>;
+  return minus_half_pis<V>(x, T(4) * turns);
 }
 
-// Sine and cosine of |x| up to a few pi, to about an ulp: reduction to [-pi/4, pi/4], then the minimax polynomials of
-// the Cephes library (S. Moshier).
+// Sine and cosine of a tame angle, to about an ulp: reduction to [-pi/4, pi/4], then the minimax polynomials of the
+// Cephes library (S. Moshier).
 template <class V>
 HQF_INLINE void sincos(V x, V& sine, V& cosine) {
   using T = ScalarOf<V>;
   using I = IntsOf<V>;
-  const V count = nearest<V>(x * T(0.63661977236758134308));
-  const V r = minus_half_pis<V>(x, count);
+  const V shifted = x * T(0.63661977236758134308) + kRounding<T>;
+  const I quadrant = (I)shifted;
+  const V r = minus_half_pis<V>(x, shifted - kRounding<T>);
   const V z = r * r;
   V s, c;
   if constexpr (sizeof(T) == 4) {
@@ -121,11 +155,10 @@ HQF_INLINE void sincos(V x, V& sine, V& cosine) {
                        z * (T(-2.75573141792967388112e-7) +
                             z * (T(2.08757008419747316778e-9) + z * T(-1.13585365213876817300e-11))))));
   }
-  const I quadrant = __builtin_convertvector(count, I);
-  const I odd = (quadrant & 1) != 0, sine_negative = (quadrant & 2) != 0, cosine_negative = ((quadrant + 1) & 2) != 0;
-  const V swapped_s = odd ? c : s, swapped_c = odd ? s : c;
-  sine = sine_negative ? -swapped_s : swapped_s;
-  cosine = cosine_negative ? -swapped_c : swapped_c;
+  constexpr int kToSign = 8 * sizeof(T) - 2;  // moves bit 1 to the sign bit
+  const I odd = (quadrant & 1) != 0;
+  sine = (V)((I)(odd ? c : s) ^ ((quadrant & 2) << kToSign));
+  cosine = (V)((I)(odd ? s : c) ^ (((quadrant + 1) & 2) << kToSign));
 }
 
 }  // namespace hqf::HQF_ARCH

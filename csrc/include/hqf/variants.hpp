@@ -8,14 +8,14 @@
 namespace hqf {
 
 // The batch must not be empty.
-#define HQF_DECLARE_VARIANT(arch)                                                                                    \
-  namespace arch {                                                                                                   \
-  void forward(const Plan& plan, const Batch& batch, const View& weights, const ParallelFor& parallel_for);          \
-  void forward(const Series& series, const Batch& batch, const View& coefficients, const ParallelFor& parallel_for); \
-  void backward(const Plan& plan, const Batch& batch, const View& weights, const View& grad_weights,                 \
-                const ParallelFor& parallel_for);                                                                    \
-  void backward(const Series& series, const Batch& batch, const View& coefficients, const View& grad_coefficients,   \
-                const ParallelFor& parallel_for);                                                                    \
+#define HQF_DECLARE_VARIANT(arch)                                                                                  \
+  namespace arch {                                                                                                 \
+  void forward(const Plan& plan, const Batch& batch, const View& weights, const ParallelFor& parallel_for);        \
+  void forward(const Series& series, const Batch& batch, const View& parameters, const ParallelFor& parallel_for); \
+  void backward(const Plan& plan, const Batch& batch, const View& weights, const View& grad_weights,               \
+                const ParallelFor& parallel_for);                                                                  \
+  void backward(const Series& series, const Batch& batch, const View& parameters, const View& grad_parameters,     \
+                const ParallelFor& parallel_for);                                                                  \
   }
 
 HQF_DECLARE_VARIANT(baseline)

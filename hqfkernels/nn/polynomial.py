@@ -1,0 +1,98 @@
+"""Trained circuits as plain torch: sines, cosines, matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hqfkernels.circuit import Circuit
+from hqfkernels.engines import fourier
+from hqfkernels.series import Polynomials
+
+
+class _Member(nn.Module):
+    """The polynomials of one circuit: (..., n_inputs) -> (..., n_observables)."""
+
+    inputs: Tensor
+    units: Tensor
+    shifts: Tensor
+    a: Tensor
+    b: Tensor
+    coefficients: Tensor
+
+    def __init__(self, polynomials: Polynomials, parameters: Tensor) -> None:
+        super().__init__()
+        self.degrees = [axis.degree for axis in polynomials.axes]
+        self.split = polynomials.split
+        pairs = sorted({term for terms in polynomials.terms for term in terms})
+        row = {pair: k for k, pair in enumerate(pairs)}
+        *own, shifts = parameters.split([*map(len, polynomials.terms), len(self.degrees)])
+        table = torch.zeros(len(pairs), len(own), dtype=parameters.dtype)
+        for output, (terms, values) in enumerate(zip(polynomials.terms, own, strict=True)):
+            table[[row[term] for term in terms], output] = values
+        self.register_buffer("inputs", torch.tensor([axis.input for axis in polynomials.axes], dtype=torch.long))
+        self.register_buffer("units", torch.tensor([axis.unit for axis in polynomials.axes], dtype=parameters.dtype))
+        self.register_buffer("shifts", shifts.clone())
+        self.register_buffer("a", torch.tensor([a for a, _ in pairs], dtype=torch.long))
+        self.register_buffer("b", torch.tensor([b for _, b in pairs], dtype=torch.long))
+        self.register_buffer("coefficients", table)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs (..., n_inputs), in the dtype of the buffers."""
+        angles = inputs.index_select(-1, self.inputs) * self.units + self.shifts
+        features = [self._waves(angles[..., k : k + 1], degree) for k, degree in enumerate(self.degrees)]
+        one = torch.ones_like(inputs[..., :1])
+        a = self._products(features[: self.split], one).index_select(-1, self.a)
+        b = self._products(features[self.split :], one).index_select(-1, self.b)
+        return (a * b) @ self.coefficients
+
+    @staticmethod
+    def _waves(angle: Tensor, degree: int) -> Tensor:
+        waves = [torch.ones_like(angle)]
+        for order in range(1, degree + 1):
+            waves += [(order * angle).cos(), (order * angle).sin()]
+        return torch.cat(waves, -1)
+
+    @staticmethod
+    def _products(features: list[Tensor], one: Tensor) -> Tensor:
+        result = one
+        for feature in features:
+            result = (result.unsqueeze(-1) * feature.unsqueeze(-2)).flatten(-2)
+        return result
+
+
+class PolynomialLayer(nn.Module):
+    """What circuits with fixed weights compute, written as trigonometric polynomials (see `hqfkernels.series`).
+
+    Args:
+        circuits: on the same inputs.
+        weights: (n_weights,) of each.
+        dtype: float32 or float64, that of the result; inputs are converted to it.
+
+    Shape:
+        (..., n_inputs) in radians -> (..., sum of n_observables).
+
+    Raises:
+        ValueError: if a circuit is no trigonometric polynomial of a size that pays; the message says why.
+    """
+
+    def __init__(
+        self, circuits: Sequence[Circuit], weights: Sequence[Tensor], dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        with torch.no_grad():
+            parameters = [
+                fourier.parameters((circuit,), (own.detach().cpu(),)).to(dtype)
+                for circuit, own in zip(circuits, weights, strict=True)
+            ]
+        members = fourier.series(tuple(circuit.text for circuit in circuits), "expval").members
+        self.members = nn.ModuleList(_Member(*pair) for pair in zip(members, parameters, strict=True))
+        self.dtype = dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """See the class for shapes."""
+        inputs = inputs.to(self.dtype)
+        values = [member(inputs) for member in self.members]
+        return values[0] if len(values) == 1 else torch.cat(values, -1)
