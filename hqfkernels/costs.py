@@ -1,37 +1,90 @@
 """What things cost: nanoseconds of one core, forward and backward together in float32.
 
-The constants are fitted to measurements of the benchmark circuits on a machine with AVX-512 (`bench.planner` makes
-them, bench/results/ keeps them); only their ratios matter.
+A cost is a sum of counts times constants, for a call, for each set of weights in it and for each sample. The constants
+are fitted to measurements by ``python -m bench.planner`` on a machine with AVX-512 (docs/benchmarks.md); only their
+ratios matter.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 from hqfkernels.program import Program
-from hqfkernels.propagation import Propagation
-from hqfkernels.series import Axis, Polynomials, halves
+from hqfkernels.propagation import Collect, Propagation
+from hqfkernels.series import Axis, Polynomials
 
-SAMPLE = 20.0  # reading and writing a sample of the gate engine
-AMPLITUDE = 0.53  # growing, phases and measuring, per amplitude
-ROTATION = 4.5  # starting one
-PAIR = 0.287  # a shared rotation, per pair of real numbers
-LANE_PAIR = 0.5  # one with an angle per sample
-SERIES_SAMPLE = 4.0  # reading and writing a sample of the Fourier engine
-FEATURE = 0.3  # a product of features
-TERM = 0.08  # a term of a polynomial
-PARAMETER = 10.0  # reading one and its gradient, per set of weights
-CALL = 3e4  # of the operator that computes coefficients
-GRID_CALL = 3e5  # the same on a grid
-TURN = 5.0  # a pair of strings in a propagation
-DOUBLE = 2.0  # the grid is computed in double precision
-UNITARY_CALL = 5e5  # of everything that the unitary engine asks of torch
-STATE = 4.0  # an amplitude in memory
-MAC = 0.025  # a multiply-add in a product of matrices
+CONSTANTS: dict[str, float] = {
+    "gate call": 6e4,
+    "gate number": 2.0,  # an input or output of a sample, read and written
+    "gate amplitude": 0.53,  # growing, phases and measuring
+    "gate rotation": 4.5,  # starting one
+    "gate pair": 0.287,  # of real numbers, turned by a shared angle
+    "gate own pair": 0.5,  # turned by an angle of the sample's own
+    "weight": 30.0,  # reading a weight, and its gradient
+    "fourier call": 9e4,
+    "fourier number": 1.0,
+    "fourier wave": 1.5,  # sine and cosine of an input
+    "fourier product": 0.25,  # of features
+    "fourier run": 0.15,  # terms of an output with a factor in common
+    "fourier term": 0.075,
+    "parameter": 10.0,  # reading one, and its gradient
+    "propagation pair": 6.0,  # of strings
+    "propagation entry": 4.0,  # of a collection
+    "character": 1.0,  # of the texts that go with a call
+    "grid call": 2.5e5,
+    "unitary call": 4e5,
+    "unitary amplitude": 4.0,  # of the states, in memory
+    "unitary product": 0.06,  # multiply-add of matrices
+    "double": 2.0,  # how much longer a circuit takes in double precision
+}
 
 
-def gate(program: Program) -> float:
-    """A sample, by the gate engine."""
+Counts = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts of what `CONSTANTS` prices: in a call, for a set of weights, for a sample."""
+
+    call: Counts = field(default_factory=dict)
+    weight_set: Counts = field(default_factory=dict)
+    sample: Counts = field(default_factory=dict)
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(_sum(*pair) for pair in zip(self._parts, other._parts, strict=True)))
+
+    def samples_to_set(self, count: float) -> Cost:
+        """What ``count`` samples cost, as part of a set of weights."""
+        return Cost(weight_set={name: number * count for name, number in self.sample.items()})
+
+    @property
+    def prices(self) -> Prices:
+        """Nanoseconds for a call, for a set of weights, for a sample."""
+        call, weight_set, sample = (
+            sum(CONSTANTS[name] * number for name, number in counts.items()) for counts in self._parts
+        )
+        return call, weight_set, sample
+
+    @property
+    def _parts(self) -> tuple[Counts, Counts, Counts]:
+        return self.call, self.weight_set, self.sample
+
+
+def _sum(first: Counts, second: Counts) -> Counts:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
+
+
+Prices = tuple[float, float, float]
+
+
+def total(prices: Prices, samples: int, sets: int) -> float:
+    """Nanoseconds for ``samples`` samples under ``sets`` sets of weights."""
+    return prices[0] + prices[1] * max(sets, 1) + prices[2] * samples
+
+
+def gate(program: Program) -> Cost:
+    """The gate engine."""
     bits, shared, lanes = 0, 0, 0
     for rotation in program.rotations:
         if rotation.x >> bits:
@@ -39,30 +92,58 @@ def gate(program: Program) -> float:
         elif rotation.x:
             shared += rotation.shared
             lanes += not rotation.shared
-    planes = 1 if program.is_real else 2
-    pairs = 2.0**bits / 2 * planes
-    mixing = ROTATION * (shared + lanes) + pairs * (PAIR * shared + LANE_PAIR * lanes)
-    return SAMPLE + 2.0**bits * AMPLITUDE + mixing
+    if program.amplitudes is not None:
+        bits = program.n_qubits
+    pairs = 2**bits / 2 * (1 if program.is_real else 2)
+    return Cost(
+        {"gate call": 1},
+        {"weight": program.n_weights},
+        {
+            "gate number": program.n_inputs + program.n_outputs,
+            "gate amplitude": 2**bits,
+            "gate rotation": shared + lanes,
+            "gate pair": pairs * shared,
+            "gate own pair": pairs * lanes,
+        },
+    )
 
 
-def contraction(polynomials: Polynomials) -> float:
-    """A sample, by the Fourier engine."""
-    return SERIES_SAMPLE + FEATURE * sum(halves(polynomials.axes)) + TERM * polynomials.n_terms
+def contraction(polynomials: Polynomials) -> Cost:
+    """The Fourier engine, without where its parameters come from."""
+    first = {a for terms in polynomials.terms for a, _ in terms}
+    second = {b for terms in polynomials.terms for _, b in terms}
+    return Cost(
+        {"fourier call": 1, "character": 10 * polynomials.n_terms},
+        {"parameter": polynomials.n_parameters},
+        {
+            "fourier number": len(polynomials.axes) + len(polynomials.terms),
+            "fourier wave": len(polynomials.axes),
+            "fourier product": len(first) + len(second),
+            "fourier run": sum(len({a for a, _ in terms}) for terms in polynomials.terms),
+            "fourier term": polynomials.n_terms,
+        },
+    )
 
 
-def propagation(recipe: Propagation) -> float:
-    """A set of weights: parameters by Pauli propagation."""
-    return CALL + TURN * recipe.n_pairs
+def propagation(recipe: Propagation) -> Cost:
+    """Parameters by Pauli propagation."""
+    entries = sum(len(step.entries) for step in recipe.steps if isinstance(step, Collect))
+    return Cost(
+        {"character": len(recipe.text)},
+        {"propagation pair": recipe.n_pairs, "propagation entry": entries, "weight": recipe.n_weights},
+    )
 
 
-def grid(program: Program, axes: tuple[Axis, ...]) -> float:
-    """A set of weights: parameters from the values on a grid."""
-    return GRID_CALL + DOUBLE * math.prod(axis.size for axis in axes) * gate(program)
+def grid(program: Program, axes: tuple[Axis, ...]) -> Cost:
+    """Parameters from the values on a grid."""
+    points = CONSTANTS["double"] * math.prod(axis.size for axis in axes)
+    return Cost({"grid call": 1}) + gate(program).samples_to_set(points)
 
 
-def unitary(before: Program | None, behind: Program) -> tuple[float, float]:
-    """A sample and a set of weights, by the unitary engine; without a circuit before, the inputs are the state."""
+def unitary(before: Program | None, behind: Program) -> Cost:
+    """The unitary engine; without a circuit before, the inputs are the state."""
     size = 2**behind.n_qubits
     planes = 1 if before is None or before.is_real else 2
-    encoding = 0.0 if before is None else gate(before)
-    return encoding + STATE * size + 3 * MAC * 2 * planes * size**2, UNITARY_CALL + size * gate(behind)
+    encoding = Cost() if before is None else Cost(sample=gate(before).sample)
+    products = Cost({"unitary call": 1}, {}, {"unitary amplitude": size, "unitary product": 6 * planes * size**2})
+    return encoding + products + gate(behind).samples_to_set(size)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hqfkernels import backends, costs
+from hqfkernels.costs import Cost, Prices, total
 from hqfkernels.engines import unitary
 from hqfkernels.engines.fourier import recipe
 from hqfkernels.program import Measurement, Program, lower
@@ -21,8 +22,8 @@ BACKENDS = ("auto", "cpu", "reference")
 MAX_NATIVE_QUBITS = 20
 """The CPU kernels hold two states per lane in memory; above this they refuse."""
 
-Schedule = tuple[tuple[str, int], ...]
-"""Engines and the number of samples per set of weights from which each of them is used, ascending from 0."""
+Schedule = tuple[tuple[str, Prices], ...]
+"""Engines that may run, each with its price for a call, for a set of weights and for a sample."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,13 @@ def _choose_backend(n_qubits: int, device: str, backend: str) -> tuple[str, list
 
 
 @lru_cache(maxsize=1024)
-def _estimates(circuit: str, measurement: Measurement) -> dict[str, tuple[float, float] | str]:
-    """For each engine its cost per sample and per set of weights, or why it refuses."""
+def estimates(circuit: str, measurement: Measurement) -> dict[str, Cost | str]:
+    """For each engine its cost, or why it refuses the circuit whose `Circuit.text` is given."""
     text = lower(circuit, measurement)
-    program = Program.from_text(text)
-    result: dict[str, tuple[float, float] | str] = {"gate": (costs.gate(program), 0.0)}
+    result: dict[str, Cost | str] = {"gate": costs.gate(Program.from_text(text))}
     try:
         found = recipe(text)
-        own = found.cost + costs.PARAMETER * found.polynomials.n_parameters
-        result["fourier"] = costs.contraction(found.polynomials), own
+        result["fourier"] = costs.contraction(found.polynomials) + found.cost
     except ValueError as refusal:
         result["fourier"] = str(refusal)
     try:
@@ -129,51 +128,41 @@ def choose(circuits: tuple[str, ...], measurement: Measurement, device: str, eng
 def _choose(circuits: tuple[str, ...], measurement: Measurement, device: str, engine: str, backend: str) -> Schedule:
     for circuit in circuits:
         _choose_backend(Program.from_text(lower(circuit, measurement)).n_qubits, device, backend)
-    if backend == "reference":
-        if engine not in ("auto", "gate"):
-            raise RuntimeError(
-                f"backend 'reference' refuses: it simulates gate by gate, engine {engine!r} was asked for"
-            )
-        return (("gate", 0),)
-    if engine == "gate":
-        return (("gate", 0),)
-    able = ("fourier", "unitary") if engine == "auto" else (engine,)
-    lines = {"gate": (0.0, 0.0)} | dict.fromkeys(able, (0.0, 0.0))
+    if backend == "reference" and engine not in ("auto", "gate"):
+        raise RuntimeError(f"backend 'reference' refuses: it simulates gate by gate, engine {engine!r} was asked for")
+    if backend == "reference" or engine == "gate":
+        names: tuple[str, ...] = ("gate",)
+    else:
+        names = ENGINES[1:] if engine == "auto" else (engine,)
+    schedule = []
+    for name in names:
+        cost = _together(circuits, measurement, name)
+        if not isinstance(cost, str):
+            schedule.append((name, cost.prices))
+        elif engine != "auto":
+            raise ValueError(f"engine {engine!r} refuses the circuit: {cost}")
+    return tuple(schedule)
+
+
+def _together(circuits: tuple[str, ...], measurement: Measurement, engine: str) -> Cost | str:
+    """The cost of an engine for all circuits, or why it refuses one of them."""
+    cost = Cost()
     for circuit in circuits:
-        estimates = _estimates(circuit, measurement)
-        for name in list(lines):
-            cost = estimates[name]
-            if isinstance(cost, str):
-                if engine != "auto":
-                    raise ValueError(f"engine {engine!r} refuses the circuit: {cost}")
-                del lines[name]
-            else:
-                lines[name] = lines[name][0] + cost[0], lines[name][1] + cost[1]
-    return _envelope(lines) if engine == "auto" else ((engine, 0),)
-
-
-def _envelope(lines: dict[str, tuple[float, float]]) -> Schedule:
-    """The cheapest engine for every number of samples, given slopes and offsets of their costs."""
-    schedule = [("gate", 0)]
-    while True:
-        current, start = schedule[-1]
-        slope, offset = lines[current]
-        crossings = [
-            (max(start, math.ceil((other[1] - offset) / (slope - other[0]))), other[0], name)
-            for name, other in lines.items()
-            if other[0] < slope
-        ]
-        if not crossings:
-            return tuple(schedule)
-        at, _, name = min(crossings)
-        if at == start:
-            schedule.pop()
-        schedule.append((name, at))
+        own = estimates(circuit, measurement)[engine]
+        if isinstance(own, str):
+            return own
+        cost += own
+    return cost
 
 
 def scheduled(schedule: Schedule, samples: int, sets: int) -> str:
-    """The engine for ``samples`` samples under ``sets`` sets of weights."""
-    return [name for name, start in schedule if samples >= start * max(sets, 1)][-1]
+    """The cheapest engine for ``samples`` samples under ``sets`` sets of weights."""
+    best, lowest = "", math.inf
+    for name, prices in schedule:
+        cost = total(prices, samples, sets)
+        if cost < lowest:
+            best, lowest = name, cost
+    return best
 
 
 def explain_choice(circuit: str, device: str, engine: str, backend: str, samples: int, sets: int) -> Plan:
@@ -182,9 +171,9 @@ def explain_choice(circuit: str, device: str, engine: str, backend: str, samples
     n_qubits = Program.from_text(lower(circuit, "expval")).n_qubits
     chosen_backend, reasons = _choose_backend(n_qubits, device, backend)
     found = []
-    for name, cost in _estimates(circuit, "expval").items():
+    for name, cost in estimates(circuit, "expval").items():
         if not isinstance(cost, str):
-            found.append((name, samples * cost[0] + sets * cost[1]))
+            found.append((name, total(cost.prices, samples, sets)))
         if name == chosen:
             continue
         if isinstance(cost, str):

@@ -78,11 +78,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The polynomials of a program, the way to their parameters, and what that costs a set of weights (see costs)."""
+    """The polynomials of a program and the way to their parameters, with what that costs."""
 
     polynomials: Polynomials
     source: Propagation | Grid
-    cost: float
+    cost: costs.Cost
 
     def parameters(self, weights: Tensor) -> Tensor:
         """(*g, n_parameters) for weights (*g, n_weights), float64."""
@@ -111,13 +111,15 @@ def recipe(program: str) -> Recipe:
     lowered = Program.from_text(program)
     axes = axes_of(lowered)
     found = propagate(lowered, axes)
-    grid_cost = costs.grid(lowered, axes)
     n_points = math.prod(axis.size for axis in axes)
     n_terms = found[0].n_terms if found else n_points * lowered.n_outputs
     if n_terms > MAX_TERMS:
         raise ValueError(f"its polynomials have {n_terms} terms, more than {MAX_TERMS}")
-    if found is not None and (costs.propagation(found[1]) <= grid_cost or n_points * lowered.n_outputs > MAX_TERMS):
-        return Recipe(*found, costs.propagation(found[1]))
+    grid_cost = costs.grid(lowered, axes)
+    if found is not None:
+        cost = costs.propagation(found[1])
+        if n_points * lowered.n_outputs > MAX_TERMS or sum(cost.prices) <= sum(grid_cost.prices):
+            return Recipe(*found, cost)
     polynomials = found[0] if found else _dense(axes, lowered.n_outputs)
     return Recipe(polynomials, _grid(lowered, polynomials), grid_cost)
 
