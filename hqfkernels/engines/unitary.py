@@ -5,8 +5,9 @@ behind it, whatever their number, act as a matrix U(weights), which the gate eng
 states. Matrix products do the rest: ``phi = psi U^T``, and expectation values of Z strings are ``|phi|^2`` times a
 matrix of signs.
 
-It pays for amplitude encoding and for deep circuits on few qubits. Its memory is that of the states: ``2**(n + 1)``
-numbers per sample, twice.
+It pays for amplitude encoding and for deep circuits on few qubits. Its memory is that of the states before the
+products, ``2**n`` to ``2**(n + 1)`` numbers per sample; those behind them are made in pieces, again for the backward
+pass.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hqfkernels import ops
 from hqfkernels.circuit import Circuit
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.static import static
+
+CHUNK = 1 << 16
+"""How many numbers of the states after the products are worked on at a time, so that they stay in the cache."""
 
 MAX_QUBITS = 10
 """The matrix of more qubits takes longer than simulating the circuits of any batch that fits into memory."""
@@ -79,11 +85,12 @@ def forward(
         psi = run(inputs, weights, before, 1, [])
         psi = psi[..., ::2] if real else psi
     else:
-        vectors = inputs[..., amplitudes[0] : amplitudes[0] + amplitudes[1]]
-        psi = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-        psi = F.pad(psi, (0, 2**circuit.n_qubits - amplitudes[1]))
+        psi = inputs[..., amplitudes[0] : amplitudes[0] + amplitudes[1]]
+        if amplitudes[1] < 2**circuit.n_qubits:
+            psi = F.pad(psi, (0, 2**circuit.n_qubits - amplitudes[1]))
     basis = torch.eye(2**circuit.n_qubits, dtype=dtype, device=inputs.device)
     sets = weights.shape[:-1]
+    signs = _signs(circuit, measurement, basis)
     matrix = run(basis.expand(*sets, *basis.shape), weights.unsqueeze(-2), behind, 1, [])  # row b: U|b>, (re, im) each
     if not real:  # rows for the imaginary parts: i U|b>
         re, im = matrix.unflatten(-1, (-1, 2)).unbind(-1)
@@ -93,24 +100,21 @@ def forward(
     offset = len(batch) - len(sets)
     own = [d for d in range(len(batch)) if d >= offset and sets[d - offset] != 1]
     order = own + [d for d in range(len(batch)) if d not in own]
-    psi = psi.permute(*order, -1)
-    phi = psi.flatten(len(own), -2) if len(own) < len(batch) else psi.unsqueeze(-2)
-    phi = phi @ matrix.reshape(*(batch[d] for d in own), *matrix.shape[-2:])
-    squares = phi.square()
-    if measurement == "expval":
-        values = squares @ _signs(circuit.observables, squares)
-    else:
-        values = squares.unflatten(-1, (-1, 2)).sum(-1)
+    n_sets = sets.numel()
+    psi = psi.permute(*order, -1).reshape(n_sets, batch.numel() // max(n_sets, 1), psi.shape[-1])
+    values = torch.ops.hqfkernels.born_forward(psi, matrix.reshape(n_sets, *matrix.shape[-2:]), signs)
     values = values.reshape(*(batch[d] for d in order), values.shape[-1])
     values = values.permute(*sorted(range(len(order)), key=order.__getitem__), -1)
     return values.reshape(*batch, *features) if feature_dims > 1 and len(output_order) > len(batch) + 1 else values
 
 
-def _signs(observables: tuple[str, ...], like: Tensor) -> Tensor:
-    """(2 * 2**n, n_observables): the eigenvalue of each string for the real and the imaginary part of an amplitude."""
+def _signs(circuit: Circuit, measurement: Measurement, like: Tensor) -> Tensor:
+    """(2 * 2**n, n_outputs): how the squares of an amplitude's real and imaginary part count in each output."""
+    if measurement == "probs":
+        return like.repeat_interleave(2, 0)
     one, z = like.new_ones(2), like.new_tensor([1.0, -1.0])
     columns = []
-    for string in observables:
+    for string in circuit.observables:
         column = like.new_ones(1)
         for letter in string:
             column = torch.outer(column, z if letter == "Z" else one).flatten()
@@ -125,3 +129,88 @@ def _facts(circuit: str, measurement: Measurement) -> tuple[str, str, bool, tupl
     first = Circuit.from_text(circuit).gates[0]
     amplitudes = (first.angles[0].inputs[0][0], len(first.angles)) if first.name == "amplitudes" else (0, 0)
     return before, behind, not before or Program.from_text(before).is_real, amplitudes
+
+
+# Probabilities after a matrix, with signs: an operator of its own, so that the states behind the matrix are never kept
+# and no state needs to be normalised.
+torch.library.define("hqfkernels::born_forward", "(Tensor psi, Tensor matrix, Tensor signs) -> Tensor")
+torch.library.define(
+    "hqfkernels::born_backward", "(Tensor grad, Tensor psi, Tensor matrix, Tensor signs) -> (Tensor, Tensor)"
+)
+
+
+def _pieces(psi: Tensor, matrix: Tensor) -> list[tuple[int, slice]]:
+    """Sets of weights and rows of samples that are worked on at a time."""
+    rows = max(1, CHUNK // matrix.shape[-1])
+    return [(g, slice(k, k + rows)) for g in range(len(psi)) for k in range(0, psi.shape[1], rows)]
+
+
+@torch.library.impl("hqfkernels::born_forward", "CompositeExplicitAutograd")
+def _born(psi: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
+    """``(psi @ matrix)**2 @ signs / |psi|**2``: psi (g, B, K), matrix (g, K, N), signs (N, O) -> (g, B, O)."""
+    result = _born_fake(psi, matrix, signs)
+    for g, piece in _pieces(psi, matrix):
+        states = psi[g, piece]
+        values = (states @ matrix[g]).square_() @ signs
+        torch.div(values, states.square().sum(-1, keepdim=True), out=result[g, piece])
+    return result
+
+
+@torch.library.register_fake("hqfkernels::born_forward")
+def _born_fake(psi: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
+    return psi.new_empty(*psi.shape[:2], signs.shape[-1])
+
+
+@torch.library.impl("hqfkernels::born_backward", "CompositeExplicitAutograd")
+def _born_backward(grad: Tensor, psi: Tensor, matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    grad_psi, grad_matrix = _born_backward_fake(grad, psi, matrix, signs)
+    grad_matrix.zero_()
+    for g, piece in _pieces(psi, matrix):
+        states = psi[g, piece]
+        phi = states @ matrix[g]
+        scaled = grad[g, piece] / states.square().sum(-1, keepdim=True)
+        along = scaled @ signs.mT
+        norm_slope = (phi.square() * along).sum(-1, keepdim=True) / states.square().sum(-1, keepdim=True)
+        slopes = phi.mul_(along).mul_(2)
+        grad_matrix[g].addmm_(states.mT, slopes)
+        torch.addmm(states * norm_slope, slopes, matrix[g].mT, beta=-2, out=grad_psi[g, piece])
+    return grad_psi, grad_matrix
+
+
+@torch.library.register_fake("hqfkernels::born_backward")
+def _born_backward_fake(grad: Tensor, psi: Tensor, matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    return psi.new_empty(psi.shape), matrix.new_empty(matrix.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    return *torch.ops.hqfkernels.born_backward(grad, *ctx.saved_tensors), None
+
+
+torch.library.register_autograd("hqfkernels::born_forward", _differentiate, setup_context=_save)
+ops.refuse_gradients("born_backward", "unitary")
+
+
+def _fold(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
+    """The mapped dimension as a part of the first one."""
+    tensor = tensor.expand(size, *tensor.shape) if in_dim is None else tensor.movedim(in_dim, 0)
+    return tensor.flatten(0, 1)
+
+
+@torch.library.register_vmap("hqfkernels::born_forward")
+def _born_vmap(info: Any, in_dims: tuple[Any, ...], psi: Tensor, matrix: Tensor, signs: Tensor) -> tuple[Tensor, int]:
+    size = info.batch_size
+    result = torch.ops.hqfkernels.born_forward(_fold(psi, in_dims[0], size), _fold(matrix, in_dims[1], size), signs)
+    return result.unflatten(0, (size, -1)), 0
+
+
+@torch.library.register_vmap("hqfkernels::born_backward")
+def _born_backward_vmap(
+    info: Any, in_dims: tuple[Any, ...], grad: Tensor, psi: Tensor, matrix: Tensor, signs: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    folded = (_fold(t, dim, info.batch_size) for t, dim in zip((grad, psi, matrix), in_dims[:3], strict=True))
+    grads = torch.ops.hqfkernels.born_backward(*folded, signs)
+    return (grads[0].unflatten(0, (info.batch_size, -1)), grads[1].unflatten(0, (info.batch_size, -1))), (0, 0)
