@@ -220,13 +220,11 @@ def _parameters_backward_vmap(
 
 def parameters(circuits: Sequence[Circuit], weights: Sequence[Tensor], measurement: Measurement = "expval") -> Tensor:
     """The parameters (*g, n) of the series of circuits on the same inputs, from weights (*g, n_weights) of each."""
-    return torch.cat(
-        [
-            torch.ops.hqfkernels.fourier_parameters(own, _program(circuit.text, measurement))
-            for circuit, own in zip(circuits, weights, strict=True)
-        ],
-        -1,
-    )
+    found = [
+        torch.ops.hqfkernels.fourier_parameters(own, _program(circuit.text, measurement))
+        for circuit, own in zip(circuits, weights, strict=True)
+    ]
+    return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 
 def contract(

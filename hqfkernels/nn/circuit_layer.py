@@ -147,7 +147,7 @@ class CircuitBank(Caching):
             values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights[0]))
         if routing is None:
             return values
-        return (values.unflatten(-1, (len(self.circuits), -1)) * routing.unsqueeze(-1)).sum(-2)
+        return (routing.to(values.dtype).unsqueeze(-2) @ values.unflatten(-1, (len(self.circuits), -1))).squeeze(-2)
 
     def _check_routing(self, routing: Tensor, inputs: Tensor) -> None:
         counts = [circuit.n_observables for circuit in self.circuits]

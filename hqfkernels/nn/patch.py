@@ -293,12 +293,17 @@ class PatchBank2d(Caching):
             output_order=order,
             cache=self.usable_cache(self.weights[0]),
         )
+        joined = self.grid.join(result.movedim(batch_dims, 1).flatten(0, 1), maps)
+        values = joined.unflatten(0, (-1, len(self.circuits)))
         if routing is None:
-            values = result.movedim(batch_dims, 1).flatten(0, 1)
-            return self.grid.join(values, maps).unflatten(0, (-1, len(self.circuits)))
-        shares = routing.movedim(1, -1)[:, None, None]  # (B, 1, 1, rows, columns, n_circuits)
-        mixed = (result * shares.reshape(*shares.shape, *(1,) * self.grid.feature_dims)).sum(batch_dims)
-        return self.grid.join(mixed, maps)
+            return values
+        mixed = torch.zeros_like(maps, dtype=values.dtype)
+        shares = routing.to(values.dtype)[:, :, None, None]
+        for k in range(len(self.circuits)):
+            share = shares[:, k].reshape(*shares[:, k].shape, *(1,) * self.grid.feature_dims)
+            per_pixel = self.grid.join(share.expand(-1, -1, -1, -1, -1, *view.shape[batch_dims:]), maps)
+            mixed = torch.addcmul(mixed, values[:, k], per_pixel)
+        return mixed
 
     def extra_repr(self) -> str:
         return f"{', '.join(map(repr, self.circuits))}, {self.grid}"

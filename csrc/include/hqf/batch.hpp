@@ -79,15 +79,17 @@ class Cursor {
   std::vector<int64_t> index_;
 };
 
-// How many places lie next to each other, again and again, if evenly spaced samples fill memory with them: then as many
-// vectors of samples are one piece of memory. 1, 2, 4 or 8; 0 if there is no such order.
-inline int interleaving(int64_t sample_stride, const std::vector<int64_t>& places) {
-  if (sample_stride != 1 && sample_stride != 2 && sample_stride != 4 && sample_stride != 8) return 0;
-  const auto count = static_cast<size_t>(sample_stride);
-  if (places.size() % count) return 0;
-  for (size_t k = 0; k < places.size(); ++k)
-    if (places[k] != places[k - k % count] + static_cast<int64_t>(k % count)) return 0;
-  return static_cast<int>(count);
+// Places come in runs of this many that lie next to each other in memory: 8, 4, 2 or 1.
+inline int run_of_places(const std::vector<int64_t>& places) {
+  auto comes_in_runs = [&](size_t count) {
+    if (places.size() % count) return false;
+    for (size_t k = 0; k < places.size(); ++k)
+      if (places[k] != places[k - k % count] + static_cast<int64_t>(k % count)) return false;
+    return true;
+  };
+  for (const int count : {8, 4, 2})
+    if (comes_in_runs(static_cast<size_t>(count))) return count;
+  return 1;
 }
 
 // Weights vary over the group dimensions; all samples of a group share a set.
@@ -97,7 +99,7 @@ struct Batch {
   int64_t weight_stride = 1;
   std::array<View, 3> tensor{};                // all but the weights
   std::array<std::vector<int64_t>, 3> places;  // their trailing offsets
-  std::array<int, 3> interleaved{};            // as interleaving() says
+  std::array<int, 3> place_run{};              // as run_of_places() says
 
   // Null views stand for tensors that a call does not have.
   Batch(const View& inputs, int feature_dims, const View& output, const View* grad_inputs, const View& weights) {
@@ -124,7 +126,7 @@ struct Batch {
     for (int t = 0; t < 3; ++t)
       if (t != kGradInputs || grad_inputs) {
         places[t] = trailing_offsets(tensor[t], dims);
-        interleaved[t] = samples.empty() ? 0 : interleaving(samples.back().stride[t], places[t]);
+        place_run[t] = run_of_places(places[t]);
       }
   }
 

@@ -67,12 +67,10 @@ HQF_INLINE void zip(V& a, V& b, std::index_sequence<K...>) {
   a = low, b = high;
 }
 
-// From memory that holds lane 0 of each of N vectors, then lane 1 of each, and so on: the vectors, `step` apart.
+// Sorts N vectors that hold lane 0 of each of N others, then lane 1 of each, and so on, into those others; and back.
 template <class V, int N>
-HQF_INLINE void load_interleaved(const ScalarOf<V>* from, V* values, int step) {
+HQF_INLINE void deinterleave(V* v) {
   constexpr auto kAll = std::make_index_sequence<kLanes<V>>();
-  V v[N];
-  for (int k = 0; k < N; ++k) v[k] = load<V>(from + k * kLanes<V>);
   // Unzipping neighbours sorts by the lowest bit of the number's place, which thereby becomes the highest.
   for (int round = 1; round < N; round *= 2) {
     V next[N];
@@ -83,14 +81,11 @@ HQF_INLINE void load_interleaved(const ScalarOf<V>* from, V* values, int step) {
     }
     for (int k = 0; k < N; ++k) v[k] = next[k];
   }
-  for (int k = 0; k < N; ++k) values[k * step] = v[k];
 }
 
 template <class V, int N>
-HQF_INLINE void store_interleaved(ScalarOf<V>* to, const V* values, int step) {
+HQF_INLINE void interleave(V* v) {
   constexpr auto kAll = std::make_index_sequence<kLanes<V>>();
-  V v[N];
-  for (int k = 0; k < N; ++k) v[k] = values[k * step];
   for (int round = 1; round < N; round *= 2) {
     V next[N];
     for (int k = 0; k < N; k += 2) {
@@ -100,21 +95,87 @@ HQF_INLINE void store_interleaved(ScalarOf<V>* to, const V* values, int step) {
     }
     for (int k = 0; k < N; ++k) v[k] = next[k];
   }
-  for (int k = 0; k < N; ++k) store<V>(to + k * kLanes<V>, v[k]);
 }
 
-// Calls body with 1, 2, 4 or 8 as a constant.
-template <class Body>
-HQF_INLINE void with_width(int width, const Body& body) {
+template <class V>
+using HalfOf = Vector<ScalarOf<V>, sizeof(V) / 2>;
+
+template <class V, size_t... K>
+HQF_INLINE V concatenated(HalfOf<V> low, HalfOf<V> high, std::index_sequence<K...>) {
+  return __builtin_shufflevector(low, high, K...);
+}
+
+// The half of v that begins at lane First.
+template <size_t First, class V, size_t... K>
+HQF_INLINE HalfOf<V> half(V v, std::index_sequence<K...>) {
+  return __builtin_shufflevector(v, v, (First + K)...);
+}
+
+// A vector from pieces of `Piece` numbers, `stride` apart; and back.
+template <class V, int Piece>
+HQF_INLINE V load_pieces(const ScalarOf<V>* from, int64_t stride) {
+  if constexpr (Piece == kLanes<V>) {
+    return load<V>(from);
+  } else {
+    constexpr int kHalf = kLanes<V> / 2;
+    return concatenated<V>(load_pieces<HalfOf<V>, Piece>(from, stride),
+                           load_pieces<HalfOf<V>, Piece>(from + kHalf / Piece * stride, stride),
+                           std::make_index_sequence<2 * kHalf>());
+  }
+}
+
+template <class V, int Piece>
+HQF_INLINE void store_pieces(ScalarOf<V>* to, int64_t stride, V v) {
+  if constexpr (Piece == kLanes<V>) {
+    store<V>(to, v);
+  } else {
+    constexpr int kHalf = kLanes<V> / 2;
+    constexpr auto kAll = std::make_index_sequence<kHalf>();
+    store_pieces<HalfOf<V>, Piece>(to, stride, half<0>(v, kAll));
+    store_pieces<HalfOf<V>, Piece>(to + kHalf / Piece * stride, stride, half<kHalf>(v, kAll));
+  }
+}
+
+// N numbers that lie next to each other in the sample of each lane, samples `stride` apart: N vectors, `step` apart.
+template <class V, int N>
+HQF_INLINE void load_run(const ScalarOf<V>* from, int64_t stride, V* values, int step) {
+  V v[N];
+  for (int k = 0; k < N; ++k)
+    v[k] = stride == N ? load<V>(from + k * kLanes<V>) : load_pieces<V, N>(from + k * kLanes<V> / N * stride, stride);
+  deinterleave<V, N>(v);
+  for (int k = 0; k < N; ++k) values[k * step] = v[k];
+}
+
+template <class V, int N>
+HQF_INLINE void store_run(ScalarOf<V>* to, int64_t stride, const V* values, int step) {
+  V v[N];
+  for (int k = 0; k < N; ++k) v[k] = values[k * step];
+  interleave<V, N>(v);
+  for (int k = 0; k < N; ++k) {
+    if (stride == N)
+      store<V>(to + k * kLanes<V>, v[k]);
+    else
+      store_pieces<V, N>(to + k * kLanes<V> / N * stride, stride, v[k]);
+  }
+}
+
+// Calls body with the width of a run of places as a constant, if numbers can be moved in such runs.
+template <class V, class Body>
+HQF_INLINE bool in_runs(int width, int64_t stride, const Body& body) {
+  while (width > kLanes<V>) width /= 2;
   switch (width) {
     case 1:
-      return body(std::integral_constant<int, 1>{});
+      if (stride == 1) body(std::integral_constant<int, 1>{});
+      return stride == 1;
     case 2:
-      return body(std::integral_constant<int, 2>{});
+      body(std::integral_constant<int, 2>{});
+      return true;
     case 4:
-      return body(std::integral_constant<int, 4>{});
+      if constexpr (kLanes<V> >= 4) body(std::integral_constant<int, 4>{});
+      return true;
     default:
-      return body(std::integral_constant<int, 8>{});
+      if constexpr (kLanes<V> >= 8) body(std::integral_constant<int, 8>{});
+      return true;
   }
 }
 
@@ -196,7 +257,7 @@ struct Cut {
 // Where the samples of one vector lie in each tensor; lanes beyond the batch repeat its last sample.
 template <int W>
 struct Lanes {
-  std::array<int64_t, 3> first, stride;  // where lanes are evenly spaced
+  std::array<int64_t, 3> first{}, stride{};  // where lanes are evenly spaced
   bool even;
   int count;
   int64_t at[3][W];  // where they are not
@@ -230,11 +291,11 @@ void gather(const Batch& batch, BatchTensor t, const Lanes<kLanes<V>>& lanes, V*
     using S = std::remove_pointer_t<decltype(tag)>;
     const auto* data = static_cast<const S*>(view.data);
     if constexpr (std::is_same_v<S, ScalarOf<V>>)
-      if (lanes.even && batch.interleaved[t])
-        return with_width(batch.interleaved[t], [&](auto width) {
-          for (size_t k = 0; k < places.size(); k += width)
-            load_interleaved<V, width>(data + lanes.first[t] + places[k], values + k * step, step);
-        });
+      if (lanes.even && in_runs<V>(batch.place_run[t], lanes.stride[t], [&](auto width) {
+            for (size_t k = 0; k < places.size(); k += width)
+              load_run<V, width>(data + lanes.first[t] + places[k], lanes.stride[t], values + k * step, step);
+          }))
+        return;
     for (size_t k = 0; k < places.size(); ++k) {
       V v;
       for (int lane = 0; lane < kLanes<V>; ++lane)
@@ -252,15 +313,16 @@ void scatter(const Batch& batch, BatchTensor t, const Lanes<kLanes<V>>& lanes, c
     using S = std::remove_pointer_t<decltype(tag)>;
     auto* data = static_cast<S*>(view.data);
     if constexpr (std::is_same_v<S, ScalarOf<V>>)
-      if (lanes.even && batch.interleaved[t])
-        return with_width(batch.interleaved[t], [&](auto width) {
-          for (size_t k = 0; k < places.size(); k += width)
-            store_interleaved<V, width>(data + lanes.first[t] + places[k], values + k * step, step);
-        });
+      if (lanes.even && in_runs<V>(batch.place_run[t], lanes.stride[t], [&](auto width) {
+            for (size_t k = 0; k < places.size(); k += width)
+              store_run<V, width>(data + lanes.first[t] + places[k], lanes.stride[t], values + k * step, step);
+          }))
+        return;
     for (size_t k = 0; k < places.size(); ++k) {
       ScalarOf<V> row[kLanes<V>];
       store<V>(row, values[k * step]);
-      for (int lane = 0; lane < lanes.count; ++lane) data[lanes.offset(t, lane) + places[k]] = narrowed<S>(row[lane]);
+      for (int lane = 0; lane < lanes.count; ++lane)
+        data[lanes.offset(t, lane) + places[k]] = narrowed<S>(row[lane]);
     }
   });
 }
