@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 import hqfkernels as hqf
 from hqfnet.data import IGNORE_INDEX, SCENE_CLASSES, ClassList, FolderDataset, GeneratedScenes, load_classes
-from hqfnet.data.folder import Sample, find_pairs, turn_at_random
+from hqfnet.data.crops import Sample, turn_at_random
+from hqfnet.data.folder import find_pairs
 from hqfnet.data.raster import mask_colours, read_mask
 from hqfnet.figures import draw_curve, draw_predictions
 from hqfnet.model import ARCHITECTURES

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
-from hqfnet.data.folder import Sample
+from hqfnet.data.crops import Sample
 from hqfnet.predict import colourize
 
 matplotlib.use("Agg")

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from hqfnet.data.balance import class_weights
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
-from hqfnet.data.folder import Sample
+from hqfnet.data.crops import Sample
 from hqfnet.model import create_model
 from hqfnet.predict import predict_file, write_prediction
 
@@ -30,9 +31,8 @@ def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
         logits: (B, num_classes, H, W).
         mask: (B, H, W) class ids, `IGNORE_INDEX` where nothing counts.
     """
-    pixels = torch.bincount(mask[mask != IGNORE_INDEX], minlength=logits.shape[1]).to(torch.float32)
-    shares = pixels / pixels.sum().clamp(min=1)
-    weights = shares.clamp(min=0.01).rsqrt()
+    pixels = torch.bincount(mask[mask != IGNORE_INDEX], minlength=logits.shape[1])
+    weights = class_weights(pixels)
     total = F.cross_entropy(logits.float(), mask, weights, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / (weights * pixels).sum().clamp(min=1)
 
