@@ -15,8 +15,8 @@ class BandStem(nn.Module):
 
     The transformer knows RGB only: it gets the first three bands, cut to [0, 1] and normalised by the constants that
     its weights were trained with (one or two bands take turns). The U-Net gets all bands: an RGB image normalised in
-    the same way, any other each band by its own running mean and variance (batch normalisation without weights),
-    so that reflectances, heights and temperatures may come in units of their own.
+    the same way, any other each band by its own mean and variance over the training so far (batch normalisation without
+    weights), so that reflectances, heights and temperatures may come in units of their own.
 
     Args:
         in_channels: bands of an image.
@@ -31,7 +31,9 @@ class BandStem(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.rgb = [band % in_channels for band in range(RGB)]
-        self.norm = None if in_channels == RGB else nn.BatchNorm2d(in_channels, affine=False)
+        # A small eps: bands may vary by thousandths. No momentum: the mean over all batches, whose statistics stay what
+        # they are; a decaying mean would carry its initial variance of 1 along for hundreds of steps.
+        self.norm = None if in_channels == RGB else nn.BatchNorm2d(in_channels, eps=1e-10, momentum=None, affine=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> all bands (B, in_channels, H, W) and RGB (B, 3, H, W), normalised."""

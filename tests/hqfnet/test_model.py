@@ -99,12 +99,12 @@ def test_backbone_stays_frozen() -> None:
 
 def test_images_are_normalised_by_the_constants_of_the_backbone() -> None:
     model = tiny().eval()
-    assert model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert model.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+    assert model.stem.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert model.stem.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
     seen = []
     assert model.backbone is not None
     model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model(model.mean.expand(1, 3, 32, 32))
+    model(model.stem.mean.expand(1, 3, 32, 32))
     assert seen[0].abs().max() < 1e-6
 
 
