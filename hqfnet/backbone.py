@@ -120,7 +120,7 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     """The 16-bit type that the backbone computes in on a device; None on a CPU, which gains nothing by one."""
     if device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def check_weight_file(path: Path) -> None:

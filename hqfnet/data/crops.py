@@ -16,10 +16,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
-from hqfnet.data.raster import DamagedFileError
+from hqfnet.data.raster import DamagedFileError, Pixels, to_unit
 
 Sample = dict[str, Tensor]
-Decoded = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]  # pixels (channels, H, W), class ids (H, W)
+Decoded = tuple[Pixels, npt.NDArray[np.uint8]]  # pixels (channels, H, W) and class ids (H, W), as in the files
 
 
 class CropDataset(Dataset[Sample]):
@@ -39,6 +39,7 @@ class CropDataset(Dataset[Sample]):
         classes: which ids of the masks are classes, and which become `IGNORE_INDEX`.
         crop: side of a crop in pixels.
         channels: bands of an image.
+        scale: the pixel value that becomes 1; None for the largest value of an integer type (see `to_unit`).
         augment: random crops, flips and turns.
         jitter: with ``augment``, brightness and contrast of all bands change at random by up to this share.
         skip_damaged: a crop whose file cannot be read becomes an empty sample, zeros that are ignored in the mask,
@@ -55,18 +56,24 @@ class CropDataset(Dataset[Sample]):
         classes: ClassList,
         crop: int,
         channels: int,
+        scale: float | None = None,
         augment: bool = False,
         jitter: float = 0.0,
         skip_damaged: bool = False,
     ) -> None:
         if crop < 1:
             raise ValueError(f"crop: expected at least 1 pixel, got {crop}")
+        if channels < 1:
+            raise ValueError(f"channels: expected at least 1 band, got {channels}")
+        if scale is not None and not scale > 0:
+            raise ValueError(f"scale: expected a positive pixel value, got {scale}")
         if not 0 <= jitter < 1:
             raise ValueError(f"jitter: expected a share in [0, 1), got {jitter}")
         self.sizes = list(sizes)
         self.classes = classes
         self.crop = crop
         self.channels = channels
+        self.scale = scale
         self.augment = augment
         self.jitter = jitter
         self.skip_damaged = skip_damaged
@@ -114,7 +121,7 @@ class CropDataset(Dataset[Sample]):
         target = self._target(index, ids)
         missing = ((0, self.crop - target.shape[0]), (0, self.crop - target.shape[1]))
         sample = {
-            "image": torch.from_numpy(np.pad(pixels, ((0, 0), *missing), mode="edge")),
+            "image": torch.from_numpy(np.pad(to_unit(pixels, self.scale), ((0, 0), *missing), mode="edge")),
             "mask": torch.from_numpy(np.pad(target, missing, constant_values=IGNORE_INDEX)).long(),
         }
         return jitter_at_random(turn_at_random(sample), self.jitter) if self.augment else sample

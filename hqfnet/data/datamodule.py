@@ -39,7 +39,7 @@ class SceneData(lightning.LightningDataModule):
     Args:
         classes: names, colours and ignored ids.
         channels: bands of an image.
-        white: the pixel value that becomes 1; None for the largest value of an integer type (see `raster.to_unit`).
+        scale: the pixel value that becomes 1; None for the largest value of an integer type (see `raster.to_unit`).
         batch_size: samples per batch.
         workers: loader processes.
         predict_images: folder of images for ``predict``.
@@ -49,7 +49,7 @@ class SceneData(lightning.LightningDataModule):
         self,
         classes: ClassList,
         channels: int = 3,
-        white: float | None = None,
+        scale: float | None = None,
         batch_size: int = 8,
         workers: int = 2,
         predict_images: str | None = None,
@@ -57,7 +57,7 @@ class SceneData(lightning.LightningDataModule):
         super().__init__()
         self.classes = classes
         self.channels = channels
-        self.white = white
+        self.scale = scale
         self.num_classes = len(classes)
         self.class_names = list(classes.names)
         self.class_colours = list(classes.colours)
@@ -105,7 +105,7 @@ class FolderData(SceneData):
         train_split, val_split, test_split: names of the split files.
         crop: side of a crop in pixels.
         channels: bands to read.
-        white: the pixel value that becomes 1; by default the largest value of an integer type.
+        scale: the pixel value that becomes 1; by default the largest value of an integer type.
         augment, jitter: random changes in training, see `CropDataset`.
         skip_damaged: leave out files that cannot be read, with a warning that names them, instead of an error.
         keep_in_memory: decode each file once and keep it.
@@ -122,7 +122,7 @@ class FolderData(SceneData):
         test_split: str = "test",
         crop: int = 256,
         channels: int = 3,
-        white: float | None = None,
+        scale: float | None = None,
         augment: bool = True,
         jitter: float = 0.0,
         skip_damaged: bool = False,
@@ -132,7 +132,7 @@ class FolderData(SceneData):
         predict_images: str | None = None,
     ) -> None:
         known = ClassList.numbered(classes, ignore_ids) if isinstance(classes, int) else load_classes(classes)
-        super().__init__(known, channels, white, batch_size, workers, predict_images)
+        super().__init__(known, channels, scale, batch_size, workers, predict_images)
         self.root = root
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
         self.crop = crop
@@ -148,7 +148,7 @@ class FolderData(SceneData):
             self.classes,
             self.crop,
             self.channels,
-            self.white,
+            self.scale,
             augment=self.augment and stage == "train",
             jitter=self.jitter,
             skip_damaged=self.skip_damaged,

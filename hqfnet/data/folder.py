@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from rasterio.windows import Window
 
 from hqfnet.data.classes import ClassList
 from hqfnet.data.crops import CropDataset, Decoded
-from hqfnet.data.raster import DamagedFileError, Pixels, raster_size, rasters_in, read_image, read_mask, to_unit
+from hqfnet.data.raster import DamagedFileError, raster_size, rasters_in, read_image, read_mask
 
 
 class FolderDataset(CropDataset):
@@ -27,8 +25,7 @@ class FolderDataset(CropDataset):
         classes: which ids of the masks are classes, and which become `IGNORE_INDEX`.
         crop: side of a crop in pixels.
         channels: bands to read from each image.
-        white: the pixel value that becomes 1; by default the largest value of an integer type (see `to_unit`).
-        augment, jitter: random changes, see `CropDataset`.
+        scale, augment, jitter: see `CropDataset`.
         skip_damaged: leaves out files that cannot be read, with a warning that names them, instead of an error.
         keep_in_memory: decode each file once and keep it, for folders that fit in memory.
 
@@ -44,7 +41,7 @@ class FolderDataset(CropDataset):
         classes: ClassList,
         crop: int = 256,
         channels: int = 3,
-        white: float | None = None,
+        scale: float | None = None,
         augment: bool = False,
         jitter: float = 0.0,
         skip_damaged: bool = False,
@@ -67,25 +64,22 @@ class FolderDataset(CropDataset):
             sizes.append(size)
         if not sizes:
             raise ValueError(f"{self.root / split}.txt: none of its images can be read")
-        super().__init__(sizes, classes, crop, channels, augment, jitter, skip_damaged)
-        self.white = white
-        # As decoded, not as floats: that takes a quarter of the memory.
-        self._memory: dict[int, tuple[Pixels, npt.NDArray[np.uint8]]] | None = {} if keep_in_memory else None
+        super().__init__(sizes, classes, crop, channels, scale, augment, jitter, skip_damaged)
+        self._memory: dict[int, Decoded] | None = {} if keep_in_memory else None
 
     def name(self, index: int) -> str:
         return str(self.pairs[index][1])
 
     def read(self, index: int, window: Window) -> Decoded:
         if self._memory is None:
-            pixels, ids = self._decode(index, window)
-        else:
-            if index not in self._memory:
-                self._memory[index] = self._decode(index, None)
-            rows, columns = window.toslices()
-            pixels, ids = self._memory[index][0][:, rows, columns], self._memory[index][1][rows, columns]
-        return to_unit(pixels, self.white), ids
+            return self._decode(index, window)
+        if index not in self._memory:
+            self._memory[index] = self._decode(index, None)
+        pixels, ids = self._memory[index]
+        rows, columns = window.toslices()
+        return pixels[:, rows, columns], ids[rows, columns]
 
-    def _decode(self, index: int, window: Window | None) -> tuple[Pixels, npt.NDArray[np.uint8]]:
+    def _decode(self, index: int, window: Window | None) -> Decoded:
         image, mask = self.pairs[index]
         return read_image(image, self.channels, window), read_mask(mask, window)
 

@@ -18,7 +18,7 @@ from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.crops import CropDataset, Decoded
 from hqfnet.data.datamodule import SceneData
 from hqfnet.data.openearthmap import OpenEarthMap
-from hqfnet.data.raster import DamagedFileError, raster_size, to_unit
+from hqfnet.data.raster import DamagedFileError, raster_size
 
 # Whatever the readers behind torchgeo raise for a damaged file: Pillow OSError and SyntaxError, rasterio its own.
 _READ_ERRORS = (OSError, SyntaxError, RasterioError)
@@ -31,8 +31,7 @@ class TorchGeoCrops(CropDataset):
         source: the data set; its masks hold 8-bit ids.
         files: what errors call each of its items.
         sizes: (height, width) of each of its items.
-        classes, crop, channels, augment, jitter, skip_damaged: see `CropDataset`.
-        white: the pixel value that becomes 1.
+        classes, crop, channels, scale, augment, jitter, skip_damaged: see `CropDataset`.
 
     Raises:
         ValueError: see `CropDataset`.
@@ -46,15 +45,14 @@ class TorchGeoCrops(CropDataset):
         classes: ClassList,
         crop: int,
         channels: int,
-        white: float | None,
+        scale: float | None,
         augment: bool = False,
         jitter: float = 0.0,
         skip_damaged: bool = False,
     ) -> None:
-        super().__init__(sizes, classes, crop, channels, augment, jitter, skip_damaged)
+        super().__init__(sizes, classes, crop, channels, scale, augment, jitter, skip_damaged)
         self.source = source
         self.files = files
-        self.white = white
 
     def name(self, index: int) -> str:
         return self.files[index]
@@ -74,7 +72,7 @@ class TorchGeoCrops(CropDataset):
             )
         rows, columns = window.toslices()
         ids = mask[rows, columns].numpy().astype(np.uint8)
-        return to_unit(image[:, rows, columns].numpy(), self.white), ids
+        return image[:, rows, columns].numpy(), ids
 
 
 class TorchGeoData(SceneData):
@@ -85,7 +83,7 @@ class TorchGeoData(SceneData):
     Args:
         module: the torchgeo datamodule.
         classes: names, colours and ignored ids.
-        white: the pixel value that becomes 1.
+        scale: the pixel value that becomes 1.
         crop: side of a crop in pixels.
         channels: bands of an image.
         augment, jitter: random changes in training, see `CropDataset`.
@@ -97,7 +95,7 @@ class TorchGeoData(SceneData):
         self,
         module: NonGeoDataModule,
         classes: ClassList,
-        white: float,
+        scale: float,
         crop: int,
         channels: int,
         augment: bool,
@@ -107,7 +105,7 @@ class TorchGeoData(SceneData):
         workers: int,
         predict_images: str | None,
     ) -> None:
-        super().__init__(classes, channels, white, batch_size, workers, predict_images)
+        super().__init__(classes, channels, scale, batch_size, workers, predict_images)
         self.module = module
         self.crop = crop
         self.augment = augment
@@ -142,7 +140,7 @@ class TorchGeoData(SceneData):
             self.classes,
             self.crop,
             self.channels,
-            self.white,
+            self.scale,
             augment=self.augment and stage == "train",
             jitter=self.jitter,
             skip_damaged=self.skip_damaged,
@@ -229,7 +227,7 @@ class SeasoNetData(TorchGeoData):
         DatasetNotFoundError: on first use, there is no data set in ``root``.
     """
 
-    WHITE = 3000  # reflectance 0.3, stored as 10000 times the reflectance
+    SCALE = 3000  # reflectance 0.3, stored as 10000 times the reflectance
 
     def __init__(
         self,
@@ -268,7 +266,7 @@ class SeasoNetData(TorchGeoData):
         )
         channels = sum(SeasoNet.band_nums[band] for band in bands)
         super().__init__(
-            module, class_list(SeasoNet), self.WHITE, crop, channels, augment, jitter, skip_damaged, batch_size,
+            module, class_list(SeasoNet), self.SCALE, crop, channels, augment, jitter, skip_damaged, batch_size,
             workers, predict_images,
         )  # fmt: skip
 

@@ -45,15 +45,15 @@ def read_image(path: Path, channels: int, window: Window | None = None) -> Pixel
         return _read(raster, path, list(range(1, channels + 1)), window)
 
 
-def to_unit(pixels: Pixels, white: float | None = None) -> npt.NDArray[np.float32]:
-    """Pixels as float32, divided by ``white``.
+def to_unit(pixels: Pixels, scale: float | None = None) -> npt.NDArray[np.float32]:
+    """Pixels as float32, divided by ``scale``.
 
-    Without ``white``, integers are divided by the largest value of their type and floats stay as they are. Sensors
-    that do not use the range of their type need it: 16-bit reflectances of Sentinel-2, say, reach white at 3000.
+    Without ``scale``, integers are divided by the largest value of their type and floats stay as they are. Sensors
+    that do not use the range of their type need it: 16-bit reflectances of Sentinel-2, say, with 3000.
     """
-    if white is None:
-        white = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
-    return pixels.astype(np.float32) / np.float32(white)
+    if scale is None:
+        scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+    return pixels.astype(np.float32) / np.float32(scale)
 
 
 def read_mask(path: Path, window: Window | None = None) -> npt.NDArray[np.uint8]:

@@ -7,6 +7,8 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hqfnet import backbone as module
-from hqfnet import create_model
+from hqfnet import create_model, feature_cache
 from hqfnet.backbone import FrozenBackbone
 from hqfnet.feature_cache import FeatureCache
 
@@ -176,28 +178,46 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert entries(tmp_path) == []
 
 
+def test_entries_appear_when_they_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, key = FeatureCache(tmp_path), "ab" * 32
+
+    def slowly(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, path, metadata)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        assert cache.load(key) is None
+        path.write_bytes(whole)
+
+    monkeypatch.setattr(feature_cache, "save_file", slowly)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.store(key, [torch.zeros(8)])
+    assert cache.load(key) is not None
+
+
 WRITER = """
 import sys, torch
 from hqfnet.feature_cache import FeatureCache
 cache = FeatureCache(sys.argv[1])
-for i in range(10_000):
-    cache.store(f"{i:064d}", [torch.full((64, 256), float(i)) for _ in range(4)])
+for i in range(100):
     print(i, flush=True)
+    cache.store(f"{i:064d}", [torch.full((1024, 1024), float(i)) for _ in range(4)])
 """
 
 
 def test_a_killed_writer_leaves_only_whole_entries(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
-        for _ in range(20):
+        for _ in range(4):
             assert writer.stdout.readline(), "the writer failed"
+        time.sleep(0.02)  # into the fourth entry
         writer.kill()
-    cache, names = FeatureCache(tmp_path), [path for path in entries(tmp_path) if path.suffix == ".safetensors"]
-    assert len(names) >= 20
-    for path in names:
+    cache, complete = FeatureCache(tmp_path), [path for path in entries(tmp_path) if path.suffix == ".safetensors"]
+    assert len(complete) >= 3
+    for path in complete:
         loaded = cache.load(path.stem)
         assert loaded is not None
-        assert all(torch.equal(level, torch.full((64, 256), float(int(path.stem)))) for level in loaded)
+        assert all(torch.equal(level, torch.full((1024, 1024), float(path.stem))) for level in loaded)
 
 
 def test_bfloat16_features(tmp_path: Path) -> None:

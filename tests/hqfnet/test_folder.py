@@ -159,9 +159,13 @@ def test_errors_name_the_culprit(folder: Path, spoil: object, message: str) -> N
         read_all(root)
 
 
-def test_crop_must_be_positive(folder: Path) -> None:
+def test_sizes_must_be_positive(folder: Path) -> None:
     with pytest.raises(ValueError, match="crop: expected at least 1 pixel, got 0"):
         dataset(folder, crop=0)
+    with pytest.raises(ValueError, match="channels: expected at least 1 band, got 0"):
+        dataset(folder, channels=0)
+    with pytest.raises(ValueError, match="scale: expected a positive pixel value, got 0"):
+        dataset(folder, scale=0)
 
 
 def test_datamodule_serves_batches(folder: Path) -> None:
@@ -200,13 +204,13 @@ def test_a_real_folder_reads_from_end_to_end() -> None:
             assert ids <= {0, 1, 2, 3, 4, IGNORE_INDEX}
 
 
-def test_white_is_the_value_that_becomes_one(folder: Path) -> None:
+def test_scale_is_the_value_that_becomes_one(folder: Path) -> None:
     pixels = np.random.default_rng(3).integers(0, 6000, (3, 50, 90)).astype(np.uint16)
     (folder / "images" / "c.png").unlink()
     path = folder / "images" / "c.tif"
     with rasterio.open(path, "w", driver="GTiff", height=50, width=90, count=3, dtype="uint16") as raster:
         raster.write(pixels)
-    np.testing.assert_allclose(dataset(folder, white=3000)[0]["image"], pixels[:, :40, :40] / 3000, atol=1e-6)
+    np.testing.assert_allclose(dataset(folder, scale=3000)[0]["image"], pixels[:, :40, :40] / 3000, atol=1e-6)
 
 
 def test_jitter_changes_brightness_and_contrast_alone(folder: Path) -> None:
