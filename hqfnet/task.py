@@ -21,20 +21,20 @@ from hqfnet.model import create_model
 from hqfnet.predict import predict_file, write_prediction
 
 
-def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """Class-balanced cross-entropy over the pixels that count; 0, not NaN, when none does.
 
-    A class weighs by the inverse root of its share of the batch (shares below 1 % count as 1 %), and the loss is
-    the weighted mean: without that, a short training leaves classes of few pixels out altogether.
+    The loss is the mean weighted by class: without that, a short training leaves classes of few pixels out altogether.
 
     Args:
         logits: (B, num_classes, H, W).
         mask: (B, H, W) class ids, `IGNORE_INDEX` where nothing counts.
+        weights: (num_classes,); by default `class_weights` of the batch.
     """
     pixels = torch.bincount(mask[mask != IGNORE_INDEX], minlength=logits.shape[1])
-    weights = class_weights(pixels)
+    weights = class_weights(pixels) if weights is None else weights.float()
     total = F.cross_entropy(logits.float(), mask, weights, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (weights * pixels).sum().clamp(min=1)
+    return total / (weights * pixels).sum().clamp(min=1e-12)
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -75,10 +75,12 @@ class SegmentationTask(lightning.LightningModule):
     "val" and "test" ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
 
     Args:
-        model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum: see `hqfnet.create_model`.
+        model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, feature_cache: see
+            `hqfnet.create_model`.
         class_names, class_colours: one per class, for logs and pictures; numbered classes by default.
         lr: highest learning rate.
         weight_decay: of AdamW.
+        class_weights: one per class, for the cross-entropy; by default each batch is balanced in itself.
         aux_weight: weight of the auxiliary losses.
         window, overlap: of the prediction (see `hqfnet.predict.predict_file`).
         predict_out: folder that ``predict`` writes to.
@@ -94,10 +96,12 @@ class SegmentationTask(lightning.LightningModule):
         qskip: bool = True,
         qmoe: bool = True,
         quantum: bool = True,
+        feature_cache: str | None = None,
         class_names: list[str] | None = None,
         class_colours: list[str] | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
+        class_weights: list[float] | None = None,
         aux_weight: float = 1e-2,
         window: int = 512,
         overlap: float = 0.25,
@@ -105,18 +109,29 @@ class SegmentationTask(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["window", "overlap", "predict_out"])
-        # A checkpoint holds the backbone's weights: whoever loads it has nothing to download.
+        # A checkpoint holds the backbone's weights: whoever loads it has nothing to download, and folders of their own.
         self.hparams["pretrained"] = False
+        self.hparams["feature_cache"] = None
         numbered = ClassList.numbered(num_classes)
         self.classes = ClassList(
             tuple(class_names or numbered.names), tuple(class_colours or numbered.colours), numbered.ignore_ids
         )
         if len(self.classes) != num_classes:
             raise ValueError(f"class_names: got {len(self.classes)} names for num_classes={num_classes}")
-        self.model = create_model(model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum)
+        if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
+            raise ValueError(f"class_weights: expected {num_classes} numbers of at least 0, got {class_weights}")
+        self.model = create_model(
+            model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, feature_cache=feature_cache
+        )
         self.in_channels = in_channels
         self.lr = lr
         self.weight_decay = weight_decay
+        self.class_weights: Tensor | None
+        self.register_buffer(
+            "class_weights",
+            None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32),
+            persistent=False,
+        )
         self.aux_weight = aux_weight
         self.window = window
         self.overlap = overlap
@@ -132,7 +147,7 @@ class SegmentationTask(lightning.LightningModule):
     def loss(self, batch: Sample) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the logits."""
         logits = self(batch["image"])
-        loss = cross_entropy(logits, batch["mask"]) + dice_loss(logits, batch["mask"])
+        loss = cross_entropy(logits, batch["mask"], self.class_weights) + dice_loss(logits, batch["mask"])
         for auxiliary in self.model.aux_losses.values():
             loss = loss + self.aux_weight * auxiliary
         return loss, logits

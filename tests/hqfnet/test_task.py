@@ -60,6 +60,25 @@ def test_cross_entropy_balances_classes() -> None:
     torch.testing.assert_close(cross_entropy(logits, mask), (losses * weight).sum() / weight.sum())
 
 
+def test_class_weights() -> None:
+    torch.manual_seed(0)
+    task = small_task(class_weights=[1.0, 0.0, 3.0])
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
+    loss, logits = task.loss(batch)
+    weighted = torch.nn.functional.cross_entropy(logits, batch["mask"], torch.tensor([1.0, 0, 3]))
+    torch.testing.assert_close(loss, weighted + dice_loss(logits, batch["mask"]))
+    assert "class_weights" not in task.state_dict()
+    with pytest.raises(ValueError, match=r"class_weights: expected 3 numbers of at least 0, got \[1\.0, 2\.0\]"):
+        small_task(class_weights=[1.0, 2.0])
+
+
+def test_features_on_disk_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    task = SegmentationTask("hqfnet_tiny", 3, pretrained=False, feature_cache=str(tmp_path))
+    assert task.model.backbone is not None
+    assert task.model.backbone.cache is not None
+    assert task.hparams["feature_cache"] is None
+
+
 def test_dice_loss() -> None:
     mask = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
     right = torch.tensor([[[[9.0, 9, 0, 0]], [[0, 0, 9.0, 0]], [[0, 0, 0, 9.0]]]])
