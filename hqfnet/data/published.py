@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from zipfile import BadZipFile
 
 import numpy as np
@@ -117,22 +120,13 @@ class TorchGeoData(SceneData):
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Downloads, where that was asked for; ConnectionError where it fails."""
-        try:
-            self.module.prepare_data()
-        except (OSError, RuntimeError) as error:
-            root, dataset = self.module.kwargs["root"], self.module.dataset_class.__name__
-            raise ConnectionError(
-                f"{dataset} could not be downloaded to {root}: {type(error).__name__}: {error}\n"
-                "Where there is no connection, put the archive there by hand; docs/hqfnet.md says which."
-            ) from error
+        """Downloads, where that was asked for, and unpacks: in one process, while Lightning lets all others wait."""
+        with self._explained():
+            self.module.dataset_class(**self.module.kwargs)
 
     def dataset(self, stage: str) -> TorchGeoCrops:
-        try:
+        with self._explained():
             self.module.setup({"train": "fit", "val": "validate", "test": "test"}[stage])
-        except BadZipFile as error:
-            root = self.module.kwargs["root"]
-            raise ValueError(f"{root}: an archive there is damaged or not complete: {error}") from error
         source = getattr(self.module, f"{stage}_dataset")
         return TorchGeoCrops(
             source,
@@ -145,6 +139,22 @@ class TorchGeoData(SceneData):
             jitter=self.jitter,
             skip_damaged=self.skip_damaged,
         )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says what failed, where, and what to do, when torchgeo could not download or unpack."""
+        name, root = self.module.dataset_class.__name__, self.module.kwargs["root"]
+        try:
+            yield
+        except (BadZipFile, RuntimeError) as error:  # RuntimeError: the checksum does not hold
+            raise ValueError(
+                f"{root}: an archive there is damaged or not complete, delete it and fetch it again: {error}"
+            ) from error
+        except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+            raise ConnectionError(
+                f"{name} could not be downloaded to {root}: {type(error).__name__}: {error}\n"
+                "Where there is no connection, put the archive there by hand; docs/hqfnet.md says which."
+            ) from error
 
 
 class LandCoverAIData(TorchGeoData):
@@ -161,6 +171,7 @@ class LandCoverAIData(TorchGeoData):
         batch_size, workers, predict_images: see `SceneData`.
 
     Raises:
+        ValueError: ``root`` has the photos of the archive, but no chips of them.
         DatasetNotFoundError: on first use, there is no data set in ``root``.
     """
 
@@ -177,19 +188,15 @@ class LandCoverAIData(TorchGeoData):
         workers: int = 2,
         predict_images: str | None = None,
     ) -> None:
+        if Path(root, "images").is_dir() and not Path(root, "output").is_dir():
+            raise ValueError(
+                f"{root}: the images are not cut into chips yet; run the archive's split.py in that folder"
+            )
         module = LandCoverAIDataModule(batch_size, workers, root=root, download=download, checksum=checksum)
         classes = class_list(LandCoverAI)
         super().__init__(
             module, classes, 255, crop, 3, augment, jitter, skip_damaged, batch_size, workers, predict_images
         )
-
-    def dataset(self, stage: str) -> TorchGeoCrops:
-        root = Path(self.module.kwargs["root"])
-        if (root / "images").is_dir() and not (root / "output").is_dir():
-            raise ValueError(
-                f"{root}: the images are not cut into chips yet; run the archive's split.py in that folder"
-            )
-        return super().dataset(stage)
 
     def items(self, source: LandCoverAI) -> tuple[list[str], list[tuple[int, int]]]:
         files = [str(Path(source.root) / "output" / f"{chip.strip()}.jpg") for chip in source.ids]

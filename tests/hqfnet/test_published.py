@@ -45,9 +45,10 @@ def test_landcoverai_samples(landcoverai: Path) -> None:
 def test_landcoverai_before_its_images_are_cut(landcoverai: Path) -> None:
     (landcoverai / "output").rename(landcoverai / "images")
     with pytest.raises(ValueError, match=r"the images are not cut into chips yet; run the archive's split\.py"):
-        LandCoverAIData(str(landcoverai)).dataset("train")
-    with pytest.raises(DatasetNotFoundError, match="Dataset not found in `root="):
-        LandCoverAIData(str(landcoverai / "nowhere")).dataset("train")
+        LandCoverAIData(str(landcoverai))
+    for use in (LandCoverAIData.prepare_data, lambda data: data.dataset("train")):
+        with pytest.raises(DatasetNotFoundError, match="Dataset not found in `root="):
+            use(LandCoverAIData(str(landcoverai / "nowhere")))
 
 
 def test_seasonet_samples(seasonet: Path) -> None:
@@ -219,8 +220,19 @@ def test_failed_downloads_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Mon
         data.prepare_data()
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "OpenEarthMap.zip").write_bytes(b"PK")
-    with pytest.raises(ValueError, match="torn: an archive there is damaged or not complete"):
-        OpenEarthMapData(str(tmp_path / "torn")).dataset("train")
+    for use in (OpenEarthMapData.prepare_data, lambda data: data.dataset("train")):
+        with pytest.raises(ValueError, match="torn: an archive there is damaged or not complete"):
+            use(OpenEarthMapData(str(tmp_path / "torn")))
+    with pytest.raises(ValueError, match="torn: an archive there is damaged .* the checksum is not"):
+        OpenEarthMapData(str(tmp_path / "torn"), checksum=True).prepare_data()
+
+
+def test_archives_are_unpacked_before_other_processes_look(openearthmap: Path, tmp_path: Path) -> None:
+    there = tmp_path / "archives"
+    there.mkdir()
+    shutil.make_archive(str(there / "OpenEarthMap"), "zip", openearthmap)
+    OpenEarthMapData(str(there)).prepare_data()
+    assert (there / "OpenEarthMap_wo_xBD" / "train.txt").is_file()
 
 
 @pytest.mark.parametrize("name", ["landcoverai", "seasonet", "openearthmap"])
