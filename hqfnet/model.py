@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class HQFNet(nn.Module):
         qskip: bool,
         qmoe: bool,
         quantum: bool,
+        top_k: int | None,
     ) -> None:
         super().__init__()
         widths, depth = architecture.widths, architecture.depth
@@ -112,7 +113,7 @@ class HQFNet(nn.Module):
         self.bottleneck: QMoE | None = None
         if qmoe:
             self.bottleneck = QMoE(
-                widths[-1], architecture.expert_angles, architecture.experts, depth=depth, quantum=quantum
+                widths[-1], architecture.expert_angles, architecture.experts, depth=depth, quantum=quantum, top_k=top_k
             )
         self.decoder = nn.ModuleList(DecoderStep(below, above) for above, below in pairwise(widths))
         self.head = nn.Conv2d(widths[0], num_classes, 1)
@@ -158,6 +159,8 @@ def create_model(
     qskip: bool = True,
     qmoe: bool = True,
     quantum: bool = True,
+    depth: int | None = None,
+    top_k: int | None = None,
 ) -> HQFNet:
     """Builds a network by name.
 
@@ -172,6 +175,8 @@ def create_model(
         qskip: quantum skip connections.
         qmoe: quantum bottleneck.
         quantum: False gives the classical twin, with a `PatchTwin2d` in the place of each circuit.
+        depth: layers of every circuit, at least 1; None for the architecture's (2).
+        top_k: experts that count per patch at the bottleneck (see `QMoE`); None mixes all.
 
     Returns:
         A module that maps (B, in_channels, H, W) in [0, 1] to logits (B, num_classes, H, W); see `HQFNet`.
@@ -186,4 +191,9 @@ def create_model(
         raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
     if in_channels < 1:
         raise ValueError(f"in_channels: expected at least 1, got {in_channels}")
-    return HQFNet(ARCHITECTURES[name], num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum)
+    if depth is not None and depth < 1:
+        raise ValueError(f"depth: expected at least 1 layer, got {depth}")
+    architecture = ARCHITECTURES[name]
+    if depth is not None:
+        architecture = replace(architecture, depth=depth)
+    return HQFNet(architecture, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, top_k)

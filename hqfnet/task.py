@@ -1,4 +1,4 @@
-"""The Lightning module: losses, metrics, optimiser, prediction."""
+"""The Lightning module: losses, metrics, optimiser, what is logged, what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+import hqfkernels as hqf
+from hqfnet import checkpoint as ckpt
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.folder import Sample
 from hqfnet.model import create_model
-from hqfnet.predict import predict_file, write_prediction
 
 
 def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
@@ -71,17 +72,18 @@ class SegmentationTask(lightning.LightningModule):
     """Trains a network of `hqfnet.create_model`.
 
     The loss is class-balanced cross-entropy plus soft Dice plus ``aux_weight`` times the network's auxiliary losses;
-    the optimiser AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss``; and for
-    "val" and "test" ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
+    the optimiser AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss`` and each
+    auxiliary loss as ``train/<name>``; the learning rate as ``train/lr``; the norm of the gradient, before clipping, of all trained weights as
+    ``grad_norm/model``, of the weights of all circuits as ``grad_norm/quantum`` and of those of each circuit layer as
+    ``grad_norm/<layer>``; and for "val" and "test" ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
 
     Args:
-        model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum: see `hqfnet.create_model`.
+        model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, depth, top_k: see
+            `hqfnet.create_model`.
         class_names, class_colours: one per class, for logs and pictures; numbered classes by default.
         lr: highest learning rate.
         weight_decay: of AdamW.
         aux_weight: weight of the auxiliary losses.
-        window, overlap: of the prediction (see `hqfnet.predict.predict_file`).
-        predict_out: folder that ``predict`` writes to.
     """
 
     def __init__(
@@ -94,17 +96,16 @@ class SegmentationTask(lightning.LightningModule):
         qskip: bool = True,
         qmoe: bool = True,
         quantum: bool = True,
+        depth: int | None = None,
+        top_k: int | None = None,
         class_names: list[str] | None = None,
         class_colours: list[str] | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         aux_weight: float = 1e-2,
-        window: int = 512,
-        overlap: float = 0.25,
-        predict_out: str = "predictions",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["window", "overlap", "predict_out"])
+        self.save_hyperparameters()
         # A checkpoint holds the backbone's weights: whoever loads it has nothing to download.
         self.hparams["pretrained"] = False
         numbered = ClassList.numbered(num_classes)
@@ -113,16 +114,19 @@ class SegmentationTask(lightning.LightningModule):
         )
         if len(self.classes) != num_classes:
             raise ValueError(f"class_names: got {len(self.classes)} names for num_classes={num_classes}")
-        self.model = create_model(model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum)
+        self.model = create_model(
+            model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, depth, top_k
+        )
+        self.circuits = {
+            name: module for name, module in self.model.named_modules() if isinstance(module, hqf.nn.PatchCircuit2d)
+        }
         self.in_channels = in_channels
         self.lr = lr
         self.weight_decay = weight_decay
         self.aux_weight = aux_weight
-        self.window = window
-        self.overlap = overlap
-        self.predict_out = Path(predict_out)
         self.val_metrics = segmentation_metrics(num_classes)
         self.test_metrics = segmentation_metrics(num_classes)
+        self._rng: dict[str, Any] | None = None  # to be put back when training goes on
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_channels, H, W) in [0, 1] -> logits (B, num_classes, H, W)."""
@@ -140,7 +144,17 @@ class SegmentationTask(lightning.LightningModule):
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         loss, _ = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/{name}": value.detach() for name, value in self.model.aux_losses.items()})
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the gradient norms; mixed precision has taken its scale out by now."""
+        norms = {name: gradient_norm([circuit.weights]) for name, circuit in self.circuits.items()}
+        if norms:
+            norms["quantum"] = torch.stack(list(norms.values())).norm()
+        norms["model"] = gradient_norm(list(self.parameters()))
+        self.log_dict({f"grad_norm/{name}": norm for name, norm in norms.items()})
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_metrics)
@@ -154,16 +168,30 @@ class SegmentationTask(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._report("test", self.test_metrics)
 
-    def predict_step(self, batch: str, batch_idx: int) -> str:
-        """Predicts the image at a path, writes it, and returns the path of its class ids."""
-        path = Path(batch)
-        ids = predict_file(self.model, path, self.in_channels, self.window, self.overlap)
-        return str(write_prediction(ids, path, self.predict_out, self.classes))
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(self, self.lr, self.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the checkpoint is, and the states of torch's random generators."""
+        checkpoint[ckpt.KEY] = ckpt.stamp()
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of another format or network before anything is changed."""
+        ckpt.check_format(checkpoint)
+        ckpt.check_architecture(checkpoint, self.hparams)
+        self._rng = checkpoint["rng"]
+
+    def on_train_start(self) -> None:
+        """Puts the random generators where the checkpoint had them: after all set-up, before the first batch."""
+        if self._rng is not None:
+            torch.set_rng_state(self._rng["cpu"])
+            if self._rng["cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(self._rng["cuda"])
+            self._rng = None
 
     def _evaluate(self, batch: Sample, stage: str, metrics: MetricCollection) -> None:
         loss, logits = self.loss(batch)
@@ -176,6 +204,23 @@ class SegmentationTask(lightning.LightningModule):
         per_class: Sequence[Tensor] = values.pop("iou")
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
         self.log_dict({f"{stage}/iou/{name}": value for name, value in zip(self.classes.names, per_class, strict=True)})
+
+
+def load_task(path: str | Path) -> SegmentationTask:
+    """The trained task of a checkpoint, on the CPU, in evaluation mode; nothing is downloaded.
+
+    Raises:
+        ValueError: the file cannot be read, or is of another format.
+    """
+    checkpoint = ckpt.read_checkpoint(path)
+    task = SegmentationTask(**checkpoint["hyper_parameters"])
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.eval()
+
+
+def gradient_norm(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
+    """Euclidean norm of the gradients that there are, as one vector."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def make_optimizer(module: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
