@@ -30,7 +30,7 @@ def train_and_score(arguments: Sequence[str], seed: int, switches: dict[str, boo
     # Scored once, after the last step: to choose the best of many validations would favour those who fluctuate.
     run = Run(arguments, seed, settings | {"trainer.check_val_every_n_epoch": 10**6})
     seconds = run.fit()
-    (scores,) = run.trainer.validate(run.task, run.data, verbose=False)
+    scores = run.validate()
     trained = sum(p.numel() for p in run.task.parameters() if p.requires_grad)
     steps = run.trainer.global_step
     return scores | {"trained_parameters": trained, "steps": steps, "seconds_per_step": seconds / steps}

@@ -38,6 +38,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint: {path} cannot be read as one: {error}") from error
     check_format(content, str(path))
     checkpoint: dict[str, Any] = content
+    checkpoint["hyper_parameters"].pop("_instantiator", None)  # Lightning's note on how its command line made the task
     return checkpoint
 
 

@@ -114,7 +114,7 @@ def shipped_config(value: str) -> str:
 
 def main() -> Any:
     """Runs the command line; ``--config`` takes a path or the name of a shipped configuration."""
-    sys.argv[1:] = with_shipped_configs(sys.argv[1:])
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
         return import_module(f"hqfnet.{sys.argv[1]}").main(sys.argv[2:])
+    sys.argv[1:] = with_shipped_configs(sys.argv[1:])
     return HQFNetCLI()

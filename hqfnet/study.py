@@ -52,10 +52,16 @@ class Run:
         """Trains, and returns the seconds that it took."""
         start = time.perf_counter()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+            warnings.filterwarnings("ignore", module="lightning")
             self.trainer.fit(self.task, self.data)
         return time.perf_counter() - start
+
+    def validate(self) -> dict[str, float]:
+        """The metrics of the validation split."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            (scores,) = self.trainer.validate(self.task, self.data, verbose=False)
+        return dict(scores)
 
 
 def kept(path: Path, settings: dict[str, Any], work: Callable[[], Result]) -> Result:
@@ -112,7 +118,8 @@ def parse_study(
     except OSError as error:
         parser.error(f"--out: {options.out} cannot be written to: {error}")
     torch.set_num_threads(options.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     return options, rest
 
 
