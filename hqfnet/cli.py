@@ -71,7 +71,7 @@ class HQFNetCLI(DataAndModelCLI):
         parser.set_defaults({"best_checkpoint.filename": "best"})
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.set_defaults({f"early_stopping.{name}": value for name, value in (best | {"patience": 15}).items()})
+        parser.set_defaults({f"early_stopping.{name}": value for name, value in (best | {"patience": 15, "strict": False}).items()})
         parser.add_lightning_class_args(PredictionPictures, "pictures")
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,11 +67,11 @@ def table(curves: dict[str, dict[int, list[Result]]]) -> str:
             jump = max(max(np.diff(run["loss"]), default=0.0) for run in runs)
             norms = np.concatenate([run["gradient"][1:] for run in runs])
             low, median, high = np.percentile(norms, [5, 50, 95])
-            risen = sum(not math.isfinite(sum(run["loss"])) or end >= run["loss"][0] for run, end in zip(runs, last, strict=True))
-            deviation = f" ± {statistics.stdev(last):.3f}" if len(last) > 1 else ""
+            fallen = sum(end < run["loss"][0] for run, end in zip(runs, last, strict=True))  # not so for NaN
+            deviation = f" ± {np.std(last, ddof=1):.3f}" if len(last) > 1 else ""
             rows.append(
                 [start, str(depth), f"{np.mean([run['loss'][0] for run in runs]):.3f}"]
-                + [f"{statistics.mean(last):.3f}{deviation}", f"{jump:.2f}", f"{risen} of {len(runs)}"]
+                + [f"{np.mean(last):.3f}{deviation}", f"{jump:.2f}", f"{len(runs) - fallen} of {len(runs)}"]
                 + [f"{median:.1e}", f"{low:.1e} .. {high:.1e}"]
             )
     head = ["start", "layers", "first loss", f"mean of the last {LAST}", "largest jump", "not falling"]

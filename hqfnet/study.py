@@ -73,13 +73,13 @@ def kept(path: Path, settings: dict[str, Any], work: Callable[[], Result]) -> Re
         work: gives what JSON can hold.
 
     Raises:
-        ValueError: the file holds a result of other settings.
+        SystemExit: the file holds a result of other settings.
     """
     settings = json.loads(json.dumps(settings))
     if path.is_file():
         content = json.loads(path.read_text())
         if content["settings"] != settings:
-            raise ValueError(f"--out: {path} is of a study with other settings; choose another folder")
+            raise SystemExit(f"--out: {path} is of a study with other settings; choose another folder")
     else:
         content = {"settings": settings, "result": work()}
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import hqfkernels as hqf
 from hqfnet import checkpoint as ckpt
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.folder import Sample
+from hqfnet.data.loader import ResumableLoader
 from hqfnet.model import create_model
 
 
@@ -126,7 +127,7 @@ class SegmentationTask(lightning.LightningModule):
         self.aux_weight = aux_weight
         self.val_metrics = segmentation_metrics(num_classes)
         self.test_metrics = segmentation_metrics(num_classes)
-        self._rng: dict[str, Any] | None = None  # to be put back when training goes on
+        self._resumed: dict[str, Any] | None = None  # the checkpoint's state of data and chance, until training starts
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_channels, H, W) in [0, 1] -> logits (B, num_classes, H, W)."""
@@ -174,24 +175,36 @@ class SegmentationTask(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the checkpoint is, and the states of torch's random generators."""
+        """Adds what the checkpoint is, how far the epoch has come, and the states of torch's random generators."""
         checkpoint[ckpt.KEY] = ckpt.stamp()
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        loader = self.trainer.train_dataloader
+        checkpoint["resume"] = {
+            "loader": loader.state_dict() if isinstance(loader, ResumableLoader) else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another format or network before anything is changed."""
         ckpt.check_format(checkpoint)
         ckpt.check_architecture(checkpoint, self.hparams)
-        self._rng = checkpoint["rng"]
+        self._resumed = checkpoint["resume"]
 
     def on_train_start(self) -> None:
-        """Puts the random generators where the checkpoint had them: after all set-up, before the first batch."""
-        if self._rng is not None:
-            torch.set_rng_state(self._rng["cpu"])
-            if self._rng["cuda"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._rng["cuda"])
-            self._rng = None
+        """Goes on in the epoch and in the random numbers: after all set-up, before the first batch.
+
+        Lightning itself hands a loader its state too early to reach it: the schedule needs the number of steps, for
+        which it makes the loader before it reads the checkpoint's loops.
+        """
+        state, self._resumed = self._resumed, None
+        if state is None:
+            return
+        loader = self.trainer.train_dataloader
+        if state["loader"] is not None and isinstance(loader, ResumableLoader):
+            loader.load_state_dict(state["loader"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
 
     def _evaluate(self, batch: Sample, stage: str, metrics: MetricCollection) -> None:
         loss, logits = self.loss(batch)

@@ -50,7 +50,7 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A DataLoader whose ``state_dict`` says how far the epoch has come; Lightning keeps it in checkpoints.
+    """A DataLoader whose ``state_dict`` says how far the epoch has come; `SegmentationTask` keeps it in checkpoints.
 
     Loaded into a new loader, the epoch goes on with the next batch, and random crops and turns come out as they
     would have, whatever the number of workers: see `EpochSampler`. The data set must draw from torch's CPU
