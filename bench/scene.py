@@ -31,7 +31,7 @@ PLACE: dict[str, Any] = {"crs": "EPSG:32633", "transform": from_origin(400000, 5
 
 
 def write_scene(path: Path, side: int) -> None:
-    """A tiled RGB GeoTIFF, side x side pixels, of a few generated scenes laid out again and again; nodata 0 in a corner."""
+    """A tiled RGB GeoTIFF, side x side pixels, of a few generated scenes again and again; nodata 0 in a corner."""
     rng = np.random.default_rng(0)
     tiles = [(255 * draw_scene(rng, TILE)[0]).astype(np.uint8).transpose(2, 0, 1).clip(1) for _ in range(4)]
     profile: dict[str, Any] = {"driver": "GTiff", "count": 3, "dtype": "uint8", "nodata": 0, "compress": "deflate"}

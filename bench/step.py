@@ -61,7 +61,9 @@ def report(run: dict[str, Any]) -> str:
         ("circuits / step", quotients(readings, "circuits", "network with timer"), SHARE_GOAL),
     ):
         low, median, high = np.percentile(values, [25, 50, 75])
-        rows.append([name, f"{median:.3f}", f"{low:.3f} .. {high:.3f}", f"{min(values):.3f} .. {max(values):.3f}", f"{goal}"])
+        rows.append(
+            [name, f"{median:.3f}", f"{low:.3f} .. {high:.3f}", f"{min(values):.3f} .. {max(values):.3f}", f"{goal}"]
+        )
     milliseconds = {name: f"{1000 * statistics.median(values):.0f} ms" for name, values in readings.items()}
     return "\n\n".join(
         [

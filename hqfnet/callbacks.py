@@ -18,7 +18,7 @@ TILES_LOOKED_AT = 200
 
 
 class LastCheckpoint(lightning.Callback):
-    """Keeps ``last.ckpt`` in the checkpoints of the run, from which an interrupted training goes on as if nothing had been.
+    """Keeps ``checkpoints/last.ckpt`` in the folder of the run, from which an interrupted training goes on.
 
     It is written every ``every_n_steps`` optimiser steps and at the end of each epoch, in one piece: a process that is
     killed while writing leaves the previous one.
@@ -47,7 +47,7 @@ class LastCheckpoint(lightning.Callback):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self._saved_at = trainer.global_step
-        trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / LAST)
+        trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / LAST, weights_only=False)
 
 
 class PredictionPictures(lightning.Callback):
@@ -66,8 +66,10 @@ class PredictionPictures(lightning.Callback):
         self._chosen: list[int] | None = None
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        due = trainer.current_epoch % self.every_n_epochs == 0
-        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.loggers or not due:
+        if trainer.sanity_checking or not trainer.loggers or trainer.current_epoch % self.every_n_epochs:
+            return
+        folder = run_folder(trainer) / "predictions"  # asked for in every process: they agree on it
+        if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationTask)
         held_out = trainer.val_dataloaders.dataset  # type: ignore[union-attr]
@@ -75,8 +77,8 @@ class PredictionPictures(lightning.Callback):
             looked_at = every_nth(len(held_out), TILES_LOOKED_AT)
             best = richest_tiles([held_out[i] for i in looked_at], self.tiles, len(pl_module.classes))
             self._chosen = [looked_at[k] for k in best]
-        path = run_folder(trainer) / "predictions" / f"step-{trainer.global_step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = folder / f"step-{trainer.global_step:06d}.png"
+        folder.mkdir(parents=True, exist_ok=True)
         samples = [held_out[i] for i in self._chosen]
         draw_predictions(pl_module, samples, pl_module.classes, f"step {trainer.global_step}", path)
         for logger in trainer.loggers:

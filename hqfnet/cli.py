@@ -71,7 +71,9 @@ class HQFNetCLI(DataAndModelCLI):
         parser.set_defaults({"best_checkpoint.filename": "best"})
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.set_defaults({f"early_stopping.{name}": value for name, value in (best | {"patience": 15, "strict": False}).items()})
+        parser.set_defaults(
+            {f"early_stopping.{name}": value for name, value in (best | {"patience": 15, "strict": False}).items()}
+        )
         parser.add_lightning_class_args(PredictionPictures, "pictures")
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
@@ -101,8 +103,7 @@ class HQFNetCLI(DataAndModelCLI):
 def with_shipped_configs(arguments: Sequence[str]) -> list[str]:
     """Command-line arguments in which ``--config NAME`` of a shipped configuration has become its path."""
     return [
-        shipped_config(value) if option in ("--config", "-c") else value
-        for option, value in pairwise(["", *arguments])
+        shipped_config(value) if option in ("--config", "-c") else value for option, value in pairwise(["", *arguments])
     ]
 
 
@@ -118,3 +119,8 @@ def main() -> Any:
         return import_module(f"hqfnet.{sys.argv[1]}").main(sys.argv[2:])
     sys.argv[1:] = with_shipped_configs(sys.argv[1:])
     return HQFNetCLI()
+
+
+def console() -> None:
+    """The command ``hqfnet``: `main`, of which the shell is to see no result."""
+    main()

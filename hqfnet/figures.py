@@ -67,7 +67,7 @@ def draw_bars(scores: Mapping[str, Sequence[float]], label: str, path: Path) -> 
 
 
 def draw_starts(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, Sequence[float]]]]], path: Path) -> None:
-    """Loss (above) and gradient norm of the circuits' weights (below) over the steps; a column per depth, a line per run.
+    """Loss (above) and gradient norm of the circuits' weights (below); a column per depth, a line per run.
 
     Args:
         curves: start -> depth -> runs, each with "loss" and "gradient" per step.
@@ -76,7 +76,13 @@ def draw_starts(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, Sequence
     colours = dict(zip(curves, ("#4E79A7", "#E15759", "#59A14F", "#B07AA1"), strict=False))
     depths = list(next(iter(curves.values())))
     figure, axes = plt.subplots(
-        2, len(depths), figsize=(2.6 * len(depths) + 1, 5), sharex=True, sharey="row", squeeze=False, layout="constrained"
+        2,
+        len(depths),
+        figsize=(2.6 * len(depths) + 1, 5),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
     )
     for column, depth in enumerate(depths):
         for start, by_depth in curves.items():
@@ -84,7 +90,9 @@ def draw_starts(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, Sequence
                 for row, name in enumerate(("loss", "gradient")):
                     values = np.asarray(run[name])
                     shown = values if row == 0 else np.where(values > 0, values, np.nan)
-                    axes[row, column].plot(range(1, len(values) + 1), shown, color=colours[start], alpha=0.7, linewidth=1)
+                    axes[row, column].plot(
+                        range(1, len(values) + 1), shown, color=colours[start], alpha=0.7, linewidth=1
+                    )
         axes[0, column].set_title(f"{depth} layer{'s' if depth > 1 else ''}", fontsize=11)
         axes[1, column].set_yscale("log")
         axes[1, column].set_xlabel("training step")
@@ -101,9 +109,7 @@ def draw_starts(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, Sequence
 
 
 @torch.no_grad()
-def draw_predictions(
-    model: nn.Module, samples: Sequence[Sample], classes: ClassList, title: str, path: Path
-) -> None:
+def draw_predictions(model: nn.Module, samples: Sequence[Sample], classes: ClassList, title: str, path: Path) -> None:
     """Image (its first three channels), truth and prediction of each sample, two triples a row, with a legend."""
     device = next(model.parameters()).device
     was_training = model.training

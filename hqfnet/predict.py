@@ -177,9 +177,9 @@ class Scene:
 def blended_rows(
     model: nn.Module, scene: Scene, window: int, step: int, batch_size: int, progress: bool = False
 ) -> Iterator[tuple[int, Tensor, npt.NDArray[np.bool_]]]:
-    """Yields the scene from top to bottom: first row, probabilities (num_classes, h, width), where there is data (h, width).
+    """Yields the scene in pieces of h rows, from top to bottom.
 
-    Windows without any data are not predicted.
+    A piece is its first row, probabilities (num_classes, h, width), and where there is data (h, width). Windows without any data are not predicted.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -336,7 +336,9 @@ def _create_shares(path: Path, scene: Scene, classes: ClassList) -> rasterio.io.
 def _translate(whole: Path, translated: Path, target: Path, resampling: str) -> Path:
     """The file in the format of the target."""
     driver = DRIVERS[target.suffix.lower()]
-    options = {"compress": "deflate", "overview_resampling": resampling, "bigtiff": "IF_SAFER"} if driver == "COG" else {}
+    options = (
+        {"compress": "deflate", "overview_resampling": resampling, "bigtiff": "IF_SAFER"} if driver == "COG" else {}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         rasterio.shutil.copy(whole, translated, driver=driver, **options)

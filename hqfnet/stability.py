@@ -21,6 +21,9 @@ STARTS = {
     "anywhere": "circuit angles uniform over the circle, residual gates at 1",
 }
 
+LAST = 10
+"""Steps over which the loss at the end is averaged."""
+
 
 class Recorder(lightning.Callback):
     """Keeps the loss and the gradient norm of the circuits' weights of every step."""
@@ -70,25 +73,33 @@ def table(curves: dict[str, dict[int, list[Result]]]) -> str:
             fallen = sum(end < run["loss"][0] for run, end in zip(runs, last, strict=True))  # not so for NaN
             deviation = f" ± {np.std(last, ddof=1):.3f}" if len(last) > 1 else ""
             rows.append(
-                [start, str(depth), f"{np.mean([run['loss'][0] for run in runs]):.3f}"]
-                + [f"{np.mean(last):.3f}{deviation}", f"{jump:.2f}", f"{len(runs) - fallen} of {len(runs)}"]
-                + [f"{median:.1e}", f"{low:.1e} .. {high:.1e}"]
+                [
+                    start,
+                    str(depth),
+                    f"{np.mean([run['loss'][0] for run in runs]):.3f}",
+                    f"{np.mean(last):.3f}{deviation}",
+                    f"{jump:.2f}",
+                    f"{len(runs) - fallen} of {len(runs)}",
+                    f"{median:.1e}",
+                    f"{low:.1e} .. {high:.1e}",
+                ]
             )
     head = ["start", "layers", "first loss", f"mean of the last {LAST}", "largest jump", "not falling"]
-    return markdown_table(head + ["gradient norm, median", "5 % .. 95 %"], rows)
-
-
-LAST = 10
+    return markdown_table([*head, "gradient norm, median", "5 % .. 95 %"], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict[int, list[Result]]]:
     """Trains every start at every depth with every seed, and writes stability.md and stability.png."""
     parser = study_parser("stability", "Trains over seeds and circuit depths, and draws how it starts.")
-    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 4, 8], help="layers of the circuits (%(default)s)")
+    parser.add_argument(
+        "--depths", type=int, nargs="+", default=[1, 2, 4, 8], help="layers of the circuits (%(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=60, help="training steps of each (%(default)s)")
     options, rest = parse_study(parser, arguments)
     if min(options.depths) < 1 or options.steps < 2:
-        parser.error(f"--depths, --steps: expected depths from 1 and steps from 2 on, got {options.depths}, {options.steps}")
+        parser.error(
+            f"--depths, --steps: expected depths from 1 and steps from 2 on, got {options.depths}, {options.steps}"
+        )
     curves: dict[str, dict[int, list[Result]]] = {start: {depth: [] for depth in options.depths} for start in STARTS}
     for seed in range(options.seeds):
         for depth in options.depths:
@@ -96,16 +107,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[int, list[Res
                 settings = {"arguments": rest, "seed": seed, "depth": depth, "start": start, "steps": options.steps}
                 path = options.out / "runs" / f"{start.replace(' ', '-')}-{depth}-{seed}.json"
                 run = kept(
-                    path, settings, lambda: record(rest, seed, depth, start, options.steps)  # noqa: B023 - called at once
+                    path,
+                    settings,
+                    lambda: record(rest, seed, depth, start, options.steps),  # noqa: B023 - called at once
                 )
-                print(f"{start}, {depth} layers, seed {seed}: {run['loss'][0]:.3f} to {run['loss'][-1]:.3f}", flush=True)
+                print(
+                    f"{start}, {depth} layers, seed {seed}: {run['loss'][0]:.3f} to {run['loss'][-1]:.3f}", flush=True
+                )
                 curves[start][depth].append(run)
     text = (
         f"# How training starts\n\n`hqfnet stability --seeds {options.seeds} --steps {options.steps} --depths "
         f"{' '.join(map(str, options.depths))} {' '.join(rest)}`\n\n"
         + "".join(f"- *{start}*: {what}.\n" for start, what in STARTS.items())
-        + f"\nLosses over {options.seeds} seeds; gradient norms of all circuits' weights together, before clipping, from "
-        f"the second step on (in the first, closed gates let none through).\n\n{table(curves)}\n"
+        + f"\nLosses over {options.seeds} seeds; gradient norms of all circuits' weights together, before clipping, "
+        f"from the second step on (in the first, closed gates let none through).\n\n{table(curves)}\n"
     )
     (options.out / "stability.md").write_text(text)
     draw_starts(curves, options.out / "stability.png")

@@ -43,7 +43,9 @@ class Run:
         options = [f"--{name}={json.dumps(value)}" for name, value in (quiet | settings).items()]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
-            cli = DataAndModelCLI(run=False, save_config_callback=None, args=[*with_shipped_configs(arguments), *options])
+            cli = DataAndModelCLI(
+                run=False, save_config_callback=None, args=[*with_shipped_configs(arguments), *options]
+            )
         self.trainer: lightning.Trainer = cli.trainer
         self.task: SegmentationTask = cli.model
         self.data: SceneData = cli.datamodule

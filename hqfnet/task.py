@@ -73,10 +73,12 @@ class SegmentationTask(lightning.LightningModule):
     """Trains a network of `hqfnet.create_model`.
 
     The loss is class-balanced cross-entropy plus soft Dice plus ``aux_weight`` times the network's auxiliary losses;
-    the optimiser AdamW on what is not frozen, with a cosine schedule over all steps. Logged: ``train/loss`` and each
-    auxiliary loss as ``train/<name>``; the learning rate as ``train/lr``; the norm of the gradient, before clipping, of all trained weights as
-    ``grad_norm/model``, of the weights of all circuits as ``grad_norm/quantum`` and of those of each circuit layer as
-    ``grad_norm/<layer>``; and for "val" and "test" ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
+    the optimiser AdamW on what is not frozen, with a cosine schedule over all steps. Logged are
+
+    - ``train/loss``, each auxiliary loss as ``train/<name>`` ("load_balance"), and ``train/lr``;
+    - the norm of the gradient before clipping: ``grad_norm/model`` of all trained weights, ``grad_norm/quantum`` of the
+      weights of all circuits, ``grad_norm/<layer>`` of those of each circuit layer;
+    - for "val" and "test": ``loss``, ``miou``, ``accuracy`` and ``iou/<class name>``.
 
     Args:
         model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, depth, top_k: see

@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> str:
     if options.rounds:
         head += ["ms per step", "over its twin"]
         text = (
-            f"# Zoo\n\n5 classes, 3 channels. A step is forward, loss, backward and optimiser on {options.batch_size} images "
-            f"of {options.size} x {options.size} pixels, CPU, {options.threads} thread{'s' if options.threads > 1 else ''}, "
-            f"torch {torch.__version__}; medians of {options.rounds} alternating rounds, the ratio with its range.\n\n"
+            f"# Zoo\n\n5 classes, 3 channels. A step is forward, loss, backward and optimiser on {options.batch_size} "
+            f"images of {options.size} x {options.size} pixels, CPU, {options.threads} "
+            f"thread{'s' if options.threads > 1 else ''}, torch {torch.__version__}; medians of {options.rounds} alternating rounds, the ratio with its range.\n\n"
         )
     text += markdown_table(head, rows) + "\n"
     if options.out:

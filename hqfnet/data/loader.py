@@ -46,7 +46,10 @@ class EpochSampler(DistributedSampler[Any]):
         indices = list(super().__iter__())
         start, self.start = self.start, 0
         for index in indices[start:]:
-            yield index, int(np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)[0] >> 1)
+            yield (
+                index,
+                int(np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)[0] >> 1),
+            )
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -73,7 +76,7 @@ class ResumableLoader(DataLoader[Any]):
             SeededDataset(dataset), sampler=self.epoch_sampler, generator=torch.Generator().manual_seed(0), **arguments
         )
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator function: nothing happens before the first batch is asked for, when the epoch is known.
         self._served, self._skipped = self._skipped, 0
         self.epoch_sampler.start = self._served * (self.batch_size or 1)

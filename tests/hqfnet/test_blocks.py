@@ -141,7 +141,7 @@ def test_router_mixes_per_patch() -> None:
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
 def test_router_leaves_experts_out(top_k: int) -> None:
-    """With top_k, the experts of the smallest shares of a patch make no difference there, and the router still learns."""
+    """With top_k, the experts of the smallest shares make no difference, and the router still learns."""
     torch.manual_seed(0)
     moe = QMoE(12, angles=4, top_k=top_k).eval()
     torch.nn.init.ones_(moe.gate.gate)

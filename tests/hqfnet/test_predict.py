@@ -91,9 +91,7 @@ def scene(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("window", [16, 33, 70, 101, 512])
 @pytest.mark.parametrize(("overlap", "batch_size"), [(0.0, 1), (0.25, 3), (0.6, 100)])
 def test_windows_agree_with_the_whole(picture: Path, out: Path, window: int, overlap: float, batch_size: int) -> None:
-    target = predict_scene(
-        Brightest(), picture, out / "ids.png", window=window, overlap=overlap, batch_size=batch_size
-    )
+    target = predict_scene(Brightest(), picture, out / "ids.png", window=window, overlap=overlap, batch_size=batch_size)
     assert np.array_equal(np.array(Image.open(target)), np.array(Image.open(picture)).argmax(axis=2))
 
 
@@ -127,9 +125,7 @@ def test_blend_weights_fall_to_the_border() -> None:
 
 
 def test_a_geotiff_keeps_its_place_and_shows_its_classes(scene: Path, out: Path) -> None:
-    target = predict_scene(
-        Brightest(), scene, out / "ids.tif", classes=CLASSES, window=32, preview=out / "preview.png"
-    )
+    target = predict_scene(Brightest(), scene, out / "ids.tif", classes=CLASSES, window=32, preview=out / "preview.png")
     with rasterio.open(scene) as file:
         pixels = file.read()
     with rasterio.open(target) as file:

@@ -56,7 +56,9 @@ def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     scores = [run["val/miou"] for run in results["U-Net"]]
     mean, deviation = sum(scores) / 2, abs(scores[0] - scores[1]) / math.sqrt(2)
     assert f"| U-Net | {mean:.3f} ± {deviation:.3f} |" in text
-    differences = [a["val/miou"] - b["val/miou"] for a, b in zip(results["HQF-Net"], results["classical twin"], strict=True)]
+    differences = [
+        a["val/miou"] - b["val/miou"] for a, b in zip(results["HQF-Net"], results["classical twin"], strict=True)
+    ]
     assert f"({differences[0]:+.3f}, {differences[1]:+.3f})" in text
     assert Image.open(tmp_path / "ablation.png").width > 500
 
@@ -109,7 +111,9 @@ def test_beginning_anywhere() -> None:
 
 
 def test_zoo(tmp_path: Path) -> None:
-    text = zoo.main(["--models", "hq_unet", "--size", "32", "--rounds", "1", "--threads", "1", "--out", str(tmp_path / "z")])
+    text = zoo.main(
+        ["--models", "hq_unet", "--size", "32", "--rounds", "1", "--threads", "1", "--out", str(tmp_path / "z")]
+    )
     trained = sum(p.numel() for p in SegmentationTask("hq_unet", pretrained=False).parameters())
     lines = text.splitlines()
     assert lines[-2].startswith(f"| `hq_unet` | {trained:,} | 16 | 0 | ")

@@ -189,4 +189,4 @@ def test_demo_without_a_class_list(folder: Path) -> None:
 def test_richest_tiles_come_from_all_over() -> None:
     masks = [torch.zeros(4, 4, dtype=torch.long) for _ in range(6)]
     masks[1][0], masks[3][:2], masks[5][0] = 1, 1, IGNORE_INDEX
-    assert richest_tiles([{"mask": mask} for mask in masks], 2, 2) == [1, 3]  # type: ignore[arg-type]
+    assert richest_tiles([{"mask": mask} for mask in masks], 2, 2) == [1, 3]
