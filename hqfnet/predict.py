@@ -179,7 +179,8 @@ def blended_rows(
 ) -> Iterator[tuple[int, Tensor, npt.NDArray[np.bool_]]]:
     """Yields the scene in pieces of h rows, from top to bottom.
 
-    A piece is its first row, probabilities (num_classes, h, width), and where there is data (h, width). Windows without any data are not predicted.
+    A piece is its first row, probabilities (num_classes, h, width), and where there is data (h, width). Windows
+    without any data are not predicted.
     """
     device = next(model.parameters()).device
     was_training = model.training
