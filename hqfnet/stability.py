@@ -10,7 +10,6 @@ import lightning
 import numpy as np
 import torch
 
-import hqfkernels as hqf
 from hqfnet.figures import draw_starts
 from hqfnet.layers import ResidualGate
 from hqfnet.study import Result, Run, kept, markdown_table, parse_study, study_parser
@@ -42,10 +41,11 @@ class Recorder(lightning.Callback):
 @torch.no_grad()
 def begin_anywhere(task: SegmentationTask) -> None:
     """Circuit angles uniform in (-pi, pi) and open residual gates, as without a careful initialisation."""
+    for circuit in task.circuits.values():
+        for angles in circuit.parameters():
+            angles.uniform_(-math.pi, math.pi)
     for module in task.modules():
-        if isinstance(module, hqf.nn.PatchCircuit2d):
-            module.weights.uniform_(-math.pi, math.pi)
-        elif isinstance(module, ResidualGate):
+        if isinstance(module, ResidualGate):
             module.gate.fill_(1.0)
 
 

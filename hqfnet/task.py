@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-import hqfkernels as hqf
 from hqfnet import checkpoint as ckpt
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.folder import Sample
 from hqfnet.data.loader import ResumableLoader
+from hqfnet.layers import circuit_layers
 from hqfnet.model import create_model
 
 
@@ -120,9 +120,7 @@ class SegmentationTask(lightning.LightningModule):
         self.model = create_model(
             model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, depth, top_k
         )
-        self.circuits = {
-            name: module for name, module in self.model.named_modules() if isinstance(module, hqf.nn.PatchCircuit2d)
-        }
+        self.circuits = circuit_layers(self.model)
         self.in_channels = in_channels
         self.lr = lr
         self.weight_decay = weight_decay
@@ -153,7 +151,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient norms; mixed precision has taken its scale out by now."""
-        norms = {name: gradient_norm([circuit.weights]) for name, circuit in self.circuits.items()}
+        norms = {name: gradient_norm(list(circuit.parameters())) for name, circuit in self.circuits.items()}
         if norms:
             norms["quantum"] = torch.stack(list(norms.values())).norm()
         norms["model"] = gradient_norm(list(self.parameters()))

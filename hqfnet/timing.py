@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import hqfkernels as hqf
 from hqfnet.data.folder import Sample
+from hqfnet.layers import circuit_layers
 from hqfnet.task import SegmentationTask, make_optimizer
 
 
@@ -24,12 +24,11 @@ class QuantumTimer:
     def __init__(self, model: nn.Module) -> None:
         self.seconds = 0.0
         self._began = 0.0
-        for layer in model.modules():
-            if isinstance(layer, hqf.nn.PatchCircuit2d):
-                layer.register_forward_pre_hook(self._begin)
-                layer.register_forward_hook(self._end)
-                layer.register_full_backward_pre_hook(self._begin)
-                layer.register_full_backward_hook(self._end)
+        for layer in circuit_layers(model).values():
+            layer.register_forward_pre_hook(self._begin)
+            layer.register_forward_hook(self._end)
+            layer.register_full_backward_pre_hook(self._begin)
+            layer.register_full_backward_hook(self._end)
 
     def _begin(self, *_: Any) -> None:
         self._began = now()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-import hqfkernels as hqf
+from hqfnet.layers import circuit_layers
 from hqfnet.model import ARCHITECTURES, create_model
 from hqfnet.study import markdown_table
 from hqfnet.timing import TrainingStep
@@ -21,7 +21,7 @@ def parameter_row(name: str, quantum: bool) -> list[str]:
         model = create_model(name, pretrained=False, quantum=quantum)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    circuits = sum(m.weights.numel() for m in model.modules() if isinstance(m, hqf.nn.PatchCircuit2d))
+    circuits = sum(p.numel() for layer in circuit_layers(model).values() for p in layer.parameters())
     return [f"`{name}`{'' if quantum else ', twin'}", f"{trained:,}", f"{circuits:,}", f"{frozen:,}"]
 
 

@@ -103,7 +103,7 @@ def test_beginning_anywhere() -> None:
     torch.manual_seed(0)
     task = SegmentationTask("hqfnet_tiny", 3, pretrained=False, dmcaf=False)
     stability.begin_anywhere(task)
-    angles = torch.cat([circuit.weights.flatten() for circuit in task.circuits.values()])
+    angles = torch.cat([p.flatten() for circuit in task.circuits.values() for p in circuit.parameters()])
     assert 2.5 < angles.abs().max() < math.pi
     gates = [module.gate for module in task.modules() if isinstance(module, ResidualGate)]
     assert len(gates) == 4

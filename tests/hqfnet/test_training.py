@@ -178,7 +178,7 @@ def test_gradient_norms_are_of_unclipped_gradients() -> None:
         parameter.grad = torch.full_like(parameter, 2.0)
     task.on_before_optimizer_step(torch.optim.SGD(task.parameters()))
     weights = sum(p.numel() for p in task.parameters())
-    circuits = sum(circuit.weights.numel() for circuit in task.circuits.values())
+    circuits = sum(p.numel() for circuit in task.circuits.values() for p in circuit.parameters())
     assert float(logged_values["grad_norm/model"]) == pytest.approx(2 * weights**0.5, rel=1e-5)
     assert float(logged_values["grad_norm/quantum"]) == pytest.approx(2 * circuits**0.5, rel=1e-5)
     assert len(logged_values) == 2 + len(task.circuits)
