@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ class HQFNet(nn.Module):
         qskip: bool,
         qmoe: bool,
         quantum: bool,
+        top_k: int | None,
     ) -> None:
         super().__init__()
         widths, depth = architecture.widths, architecture.depth
@@ -109,7 +110,7 @@ class HQFNet(nn.Module):
         self.bottleneck: QMoE | None = None
         if qmoe:
             self.bottleneck = QMoE(
-                widths[-1], architecture.expert_angles, architecture.experts, depth=depth, quantum=quantum
+                widths[-1], architecture.expert_angles, architecture.experts, depth=depth, quantum=quantum, top_k=top_k
             )
         self.decoder = nn.ModuleList(DecoderStep(below, above) for above, below in pairwise(widths))
         self.head = nn.Conv2d(widths[0], num_classes, 1)
@@ -156,6 +157,8 @@ def create_model(
     qskip: bool = True,
     qmoe: bool = True,
     quantum: bool = True,
+    depth: int | None = None,
+    top_k: int | None = None,
     feature_cache: str | Path | None = None,
 ) -> HQFNet:
     """Builds a network by name.
@@ -171,6 +174,8 @@ def create_model(
         qskip: quantum skip connections.
         qmoe: quantum bottleneck.
         quantum: False gives the classical twin, with a `PatchTwin2d` in the place of each circuit.
+        depth: layers of every circuit, at least 1; None for the architecture's (2).
+        top_k: experts that count per patch at the bottleneck (see `QMoE`); None mixes all.
         feature_cache: a folder for the backbone's features of images already seen (see `FrozenBackbone`).
 
     Returns:
@@ -186,7 +191,12 @@ def create_model(
         raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
     if in_channels < 1:
         raise ValueError(f"in_channels: expected at least 1, got {in_channels}")
-    model = HQFNet(ARCHITECTURES[name], num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum)
+    if depth is not None and depth < 1:
+        raise ValueError(f"depth: expected at least 1 layer, got {depth}")
+    architecture = ARCHITECTURES[name]
+    if depth is not None:
+        architecture = replace(architecture, depth=depth)
+    model = HQFNet(architecture, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, top_k)
     if model.backbone and feature_cache:
         model.backbone.cache = FeatureCache(feature_cache)
     return model

@@ -13,6 +13,7 @@ from hqfnet.data.classes import IGNORE_INDEX, ClassList, load_classes
 from hqfnet.data.crops import Sample
 from hqfnet.data.folder import FolderDataset
 from hqfnet.data.generated import SCENE_CLASSES, GeneratedScenes
+from hqfnet.data.loader import resumable
 from hqfnet.data.raster import rasters_in
 
 
@@ -70,7 +71,7 @@ class SceneData(lightning.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        return self._loader("train", shuffle=True)
+        return resumable(self._loader("train"))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._loader("val")
@@ -84,11 +85,10 @@ class SceneData(lightning.LightningDataModule):
             raise ValueError("predict_images: expected a folder of images to predict, got None")
         return DataLoader(_Paths(Path(self.predict_images)), batch_size=None)
 
-    def _loader(self, stage: str, shuffle: bool = False) -> DataLoader[Sample]:
+    def _loader(self, stage: str) -> DataLoader[Sample]:
         return DataLoader(
             self.dataset(stage),
             batch_size=self.batch_size,
-            shuffle=shuffle,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
