@@ -56,6 +56,18 @@ def test_random_crops_keep_image_and_mask_together(folder: Path) -> None:
     assert torch.equal(crops[0]["image"], first[0]["image"])
 
 
+def test_random_crops_come_from_everywhere(folder: Path) -> None:
+    rows, columns = np.mgrid[:70, :100].astype(np.uint8)
+    Image.fromarray(np.stack([rows, columns, rows], axis=2)).save(folder / "images" / "a.png")
+    torch.manual_seed(0)
+    crops = dataset(folder, "train", augment=True, crop=32)
+    corners = [(255 * crops[0]["image"]).round().amin(dim=(1, 2))[:2].tolist() for _ in range(200)]
+    tops, lefts = zip(*corners, strict=True)
+    assert (min(tops), max(tops)) == (0, 70 - 32)
+    assert min(lefts) < 5
+    assert 63 < max(lefts) <= 100 - 32
+
+
 def test_crop_larger_than_image(folder: Path) -> None:
     sample = dataset(folder, "train", crop=128, augment=True)[0]
     assert sample["image"].shape == (3, 128, 128)
