@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import timm
 import torch
 from torch import Tensor, nn
+
+from hqfnet.feature_cache import FeatureCache
 
 LEVELS = 4
 
@@ -17,32 +22,33 @@ class FrozenBackbone(nn.Module):
     """Four intermediate feature maps of a frozen ViT, evenly spaced over its depth.
 
     It stays in evaluation mode whatever ``train()`` says, runs without autograd, and none of its parameters asks
-    for a gradient. Its weights are part of ``state_dict``, so a checkpoint needs no download.
+    for a gradient. Its weights are part of ``state_dict``, so a checkpoint needs no download. On a GPU it computes in
+    bfloat16, or in float16 where the GPU has no bfloat16.
 
     Args:
         name: timm name of a ViT with patch embedding, e.g. ``vit_large_patch16_dinov3.sat493m``.
-        in_channels: channels of the image; timm adapts the RGB patch embedding by repeating it.
-        pretrained: True downloads the weights, a path loads them from that file, False leaves them random.
+        pretrained: True downloads the weights, a path loads them from that file, False leaves them random. A file is
+            ``*.safetensors``, or a checkpoint of tensors alone, which is read without running any code in it.
 
     Attributes:
         channels: channels of each feature map.
         patch: side of a patch in pixels; input sides must be multiples of it.
-        mean, std: per-channel constants by which the weights expect images in [0, 1] to be normalised.
+        mean, std: constants of red, green and blue by which the weights expect images in [0, 1] to be normalised.
+        cache: where to keep the maps of images already seen, or None. Worth it where the same crops come again:
+            validation, or training without random changes.
 
     Raises:
         RuntimeError: the weights could not be had; the message says what to do.
     """
 
-    def __init__(self, name: str, in_channels: int = 3, pretrained: bool | str | Path = True) -> None:
+    def __init__(self, name: str, pretrained: bool | str | Path = True) -> None:
         super().__init__()
         source: dict[str, Any] = {} if isinstance(pretrained, bool) else {"file": str(pretrained)}
         try:
+            if source:
+                check_weight_file(Path(source["file"]))
             vit: Any = timm.create_model(
-                name,
-                pretrained=bool(pretrained),
-                num_classes=0,
-                in_chans=in_channels,
-                pretrained_cfg_overlay=source or None,
+                name, pretrained=bool(pretrained), num_classes=0, pretrained_cfg_overlay=source or None
             )
         except Exception as error:
             # timm passes on whatever its hub client, HTTP library or file reader raises; there is no common base.
@@ -58,11 +64,16 @@ class FrozenBackbone(nn.Module):
         self.requires_grad_(False)
         self.train(False)
         config = vit.pretrained_cfg
+        self.name = name
         self.channels: int = vit.embed_dim
         self.patch: int = vit.patch_embed.patch_size[0]
-        self.mean, self.std = (repeat_rgb(config[key], in_channels) for key in ("mean", "std"))
+        self.mean: Sequence[float] = config["mean"]
+        self.std: Sequence[float] = config["std"]
+        self.cache: FeatureCache | None = None
         depth = len(vit.blocks)
         self._indices = [depth * (level + 1) // LEVELS - 1 for level in range(LEVELS)]
+        self._fingerprint: str | None = None
+        self.register_load_state_dict_post_hook(_forget_fingerprint)
 
     def train(self, mode: bool = True) -> FrozenBackbone:
         """Keeps the evaluation mode."""
@@ -70,11 +81,56 @@ class FrozenBackbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, in_channels, H, W) -> four maps (B, channels, H / patch, W / patch)."""
+        """Normalised RGB images (B, 3, H, W) -> four maps (B, channels, H / patch, W / patch), in the images' dtype."""
+        if self.cache is None:
+            return [level.to(images.dtype) for level in self._maps(images)]
+        keys = [self.cache.key(image, self.fingerprint()) for image in images]
+        found = {i: maps for i, key in enumerate(keys) if (maps := self.cache.load(key)) is not None}
+        unseen = [i for i in range(len(keys)) if i not in found]
+        if unseen:
+            levels = self._maps(images[unseen])
+            for row, i in enumerate(unseen):
+                found[i] = [level[row] for level in levels]
+                self.cache.store(keys[i], found[i])
+        return [torch.stack([found[i][level].to(images) for i in range(len(keys))]) for level in range(LEVELS)]
+
+    def fingerprint(self) -> str:
+        """A digest of what the maps of an image depend on, apart from the image: weights, levels, precision."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(f"{self.name} {self._indices}".encode())
+            for key, weight in self.vit.state_dict().items():
+                digest.update(key.encode())
+                digest.update(weight.contiguous().cpu().view(-1).view(torch.uint8).numpy())
+            self._fingerprint = digest.hexdigest()
+        return f"{self._fingerprint} {half_precision(next(self.vit.parameters()).device)}"
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         vit: Any = self.vit
-        return vit.forward_intermediates(images, indices=self._indices, norm=True, intermediates_only=True)
+        half = half_precision(images.device)
+        faster = torch.autocast(images.device.type, half) if half else contextlib.nullcontext()
+        with faster:
+            return vit.forward_intermediates(images, indices=self._indices, norm=True, intermediates_only=True)
 
 
-def repeat_rgb(rgb: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Per-channel constants of RGB, repeated over ``channels`` as timm repeats the patch embedding."""
-    return tuple(rgb[channel % len(rgb)] for channel in range(channels))
+def _forget_fingerprint(backbone: nn.Module, keys: Any) -> None:
+    backbone._fingerprint = None  # type: ignore[assignment]
+
+
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """The 16-bit type that the backbone computes in on a device; None on a CPU, which gains nothing by one."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def check_weight_file(path: Path) -> None:
+    """Refuses a weight file that is missing, damaged, or a pickle of more than tensors.
+
+    Raises:
+        Exception: whatever safetensors or ``torch.load`` raise; nothing in the file is run.
+    """
+    if path.suffix == ".safetensors":
+        with safetensors.safe_open(path, "pt"):
+            pass
+    else:
+        torch.load(path, map_location="cpu", weights_only=True)

@@ -5,27 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-import hqfkernels as hqf
 from hqfnet.data import IGNORE_INDEX, SCENE_CLASSES, ClassList, FolderDataset, GeneratedScenes, load_classes
-from hqfnet.data.folder import Sample, find_pairs, turn_at_random
+from hqfnet.data.crops import Sample, turn_at_random
+from hqfnet.data.folder import find_pairs
 from hqfnet.data.raster import mask_colours, read_mask
-from hqfnet.figures import draw_curve, draw_predictions
+from hqfnet.figures import draw_curve, draw_predictions, every_nth, richest_tiles
 from hqfnet.model import ARCHITECTURES
 from hqfnet.task import SegmentationTask, make_optimizer, segmentation_metrics
+from hqfnet.timing import QuantumTimer, now
 
 CLASS_FILE = "classes.json"
 CURVE_TILES = 48
+PICTURE_TILES = 6
 EVALUATIONS = 6
 WARM_UP_STEPS = 20
 
@@ -69,31 +69,6 @@ class History:
     quantum_seconds: float = 0.0
 
 
-class QuantumTimer:
-    """Adds up the wall time inside the circuit layers of a model, by forward and backward hooks.
-
-    The backward interval of a layer runs from when the gradient of its output is complete to when that of its
-    input is. Autograd works off the newest node first, and no circuit layer contains another, so the
-    intervals of different layers do not overlap. On a GPU each hook waits for the device first.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.seconds = 0.0
-        self._began = 0.0
-        for layer in model.modules():
-            if isinstance(layer, hqf.nn.PatchCircuit2d):
-                layer.register_forward_pre_hook(self._begin)
-                layer.register_forward_hook(self._end)
-                layer.register_full_backward_pre_hook(self._begin)
-                layer.register_full_backward_hook(self._end)
-
-    def _begin(self, *_: Any) -> None:
-        self._began = now()
-
-    def _end(self, *_: Any) -> None:
-        self.seconds += now() - self._began
-
-
 class InMemory(Dataset[Sample]):
     """Generated scenes, drawn once, flipped and turned at each visit."""
 
@@ -105,13 +80,6 @@ class InMemory(Dataset[Sample]):
 
     def __getitem__(self, i: int) -> Sample:
         return turn_at_random(self.samples[i])
-
-
-def now() -> float:
-    """Seconds, after the device has done what it was asked to do."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def folder_classes(root: Path) -> ClassList:
@@ -134,12 +102,6 @@ def load_data(data: Path | None, classes: str | None, crop: int) -> tuple[Datase
     known = load_classes(classes) if classes else folder_classes(data)
     training = FolderDataset(data, "train", known, crop, augment=True, keep_in_memory=True)
     return training, FolderDataset(data, "val", known, crop, keep_in_memory=True), known
-
-
-def every_nth(dataset: Dataset[Sample], count: int) -> Subset[Sample]:
-    """``count`` samples, evenly spread over a data set."""
-    total = len(dataset)  # type: ignore[arg-type]
-    return Subset(dataset, [k * total // count for k in range(min(count, total))])
 
 
 @torch.no_grad()
@@ -262,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
         class_colours=list(classes.colours),
         lr=2e-3,
     ).to(device)
-    tiles = every_nth(held_out, CURVE_TILES)
+    tiles = Subset(held_out, every_nth(len(held_out), CURVE_TILES))  # type: ignore[arg-type]
     history = train(task, training, tiles, 60 * options.minutes, options.batch_size, device)
     scores = evaluate(task, held_out, device)
     steps = len(history.losses)
@@ -286,7 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     (options.out / "metrics.md").write_text(report(result))
     draw_curve(history.losses, history.miou, len(tiles), options.out / "curve.png")
     title = f"{options.model}: mIoU {result.miou:.3f}, overall accuracy {result.accuracy:.3f} on held-out tiles"
-    draw_predictions(task, held_out, classes, title, options.out / "predictions.png")
+    shown = [held_out[i] for i in richest_tiles(held_out, PICTURE_TILES, len(classes))]
+    draw_predictions(task, shown, classes, title, options.out / "predictions.png")
     print(report(result))
     print(f"Pictures and tables are in {options.out}/")
     return result

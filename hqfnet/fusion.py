@@ -28,7 +28,8 @@ def deformable_sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor
         (B, heads * d, H, W).
     """
     batch, heads, _, points, _, height, width = offsets.shape
-    like: dict[str, Any] = {"device": offsets.device, "dtype": offsets.dtype}
+    # Places need float32 even under autocast: bfloat16 has 8 bits, which is half a pixel at the border of 256 pixels.
+    like: dict[str, Any] = {"device": offsets.device, "dtype": torch.promote_types(offsets.dtype, torch.float32)}
     y = (torch.arange(height, **like) + 0.5) / height
     x = (torch.arange(width, **like) + 0.5) / width
     centres = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # (2, H, W), in [0, 1]
@@ -39,7 +40,7 @@ def deformable_sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor
         places = 2 * (centres + offsets[:, :, level] / cells) - 1  # (B, heads, points, 2, H, W)
         grid = places.permute(0, 1, 2, 4, 5, 3).reshape(batch * heads, points * height, width, 2)
         maps = value.reshape(batch * heads, -1, *value.shape[-2:])
-        samples = F.grid_sample(maps, grid.to(maps.dtype), padding_mode="border", align_corners=False)
+        samples = F.grid_sample(maps.to(grid.dtype), grid, padding_mode="border", align_corners=False)
         samples = samples.view(batch, heads, -1, points, height, width)
         # A product and a sum: einsum would turn this into very many tiny matrix products.
         summed = (samples * weights[:, :, level].to(samples.dtype).unsqueeze(2)).sum(dim=3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import hqfkernels as hqf
+
 
 class ConvBlock(nn.Sequential):
     """Two 3x3 convolutions with batch normalisation and ReLU: (B, in, H, W) -> (B, out, H, W)."""
@@ -49,3 +51,8 @@ class AngleEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.atan(self.norm(self.reduce(x)))
+
+
+def circuit_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """The layers of a module that run circuits, by name; their parameters are the circuits' angles."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, hqf.nn.PatchCircuit2d)}

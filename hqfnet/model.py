@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hqfnet.backbone import LEVELS, FrozenBackbone, repeat_rgb
+from hqfnet.backbone import LEVELS, FrozenBackbone
+from hqfnet.feature_cache import FeatureCache
 from hqfnet.fusion import DMCAF
 from hqfnet.qmoe import Expert, QMoE
 from hqfnet.qskip import QSkip
+from hqfnet.stem import BandStem
 from hqfnet.unet import DecoderStep, encoder_stages
 
 
@@ -58,17 +60,14 @@ ARCHITECTURES = {
 class HQFNet(nn.Module):
     """U-Net with transformer fusion (DMCAF), quantum skip connections (QSkip) and quantum experts (QMoE).
 
-    Images are expected in [0, 1]; the network normalises them itself by the constants that the backbone was
-    trained with (ImageNet's where there is no backbone). Any height and width: sides are padded by
-    repeating the border up to the network's stride, and the logits cropped back.
+    Images are expected in [0, 1]; the network normalises them itself, RGB by the constants that the backbone was
+    trained with (ImageNet's where there is no backbone), other bands by their running statistics (see `BandStem`). Any
+    height and width: sides are padded by repeating the border up to the network's stride, and the logits cropped back.
 
     Attributes:
         aux_losses: the auxiliary losses of the latest call by name, each a scalar to be added to the loss:
             "load_balance" where the bottleneck has experts to balance.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -80,28 +79,27 @@ class HQFNet(nn.Module):
         qskip: bool,
         qmoe: bool,
         quantum: bool,
+        top_k: int | None,
     ) -> None:
         super().__init__()
         widths, depth = architecture.widths, architecture.depth
         self.in_channels = in_channels
         self.aux_losses: dict[str, Tensor] = {}
         self.stride = architecture.stem_stride * 2 ** (len(widths) - 1)
-        mean = repeat_rgb(IMAGENET_DEFAULT_MEAN, in_channels)
-        std = repeat_rgb(IMAGENET_DEFAULT_STD, in_channels)
-
+        mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
+        std: Sequence[float] = IMAGENET_DEFAULT_STD
         self.backbone: FrozenBackbone | None = None
         self.fusions: nn.ModuleList | None = None
         if dmcaf and architecture.backbone:
-            self.backbone = FrozenBackbone(architecture.backbone, in_channels, pretrained)
+            self.backbone = FrozenBackbone(architecture.backbone, pretrained)
             mean, std = self.backbone.mean, self.backbone.std
             self.stride = math.lcm(self.stride, self.backbone.patch)
             self.fusions = nn.ModuleList(
                 DMCAF(width, self.backbone.channels, LEVELS, architecture.heads, architecture.points)
                 for width in widths
             )
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
+        self.stem = BandStem(in_channels, mean, std)
         self.encoder = encoder_stages(in_channels, widths, architecture.stem_stride)
         self.skips = nn.ModuleList(
             QSkip(width, architecture.skip_angles, depth=depth, quantum=quantum)
@@ -112,7 +110,7 @@ class HQFNet(nn.Module):
         self.bottleneck: QMoE | None = None
         if qmoe:
             self.bottleneck = QMoE(
-                widths[-1], architecture.expert_angles, architecture.experts, depth=depth, quantum=quantum
+                widths[-1], architecture.expert_angles, architecture.experts, depth=depth, quantum=quantum, top_k=top_k
             )
         self.decoder = nn.ModuleList(DecoderStep(below, above) for above, below in pairwise(widths))
         self.head = nn.Conv2d(widths[0], num_classes, 1)
@@ -122,11 +120,12 @@ class HQFNet(nn.Module):
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(f"images: expected shape (B, {self.in_channels}, H, W), got {tuple(images.shape)}")
         height, width = images.shape[-2:]
-        x = (images - self.mean) / self.std
-        x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        x, rgb = self.stem(images)
+        padding = (0, -width % self.stride, 0, -height % self.stride)
+        x = F.pad(x, padding, mode="replicate")
         padded = x.shape[-2:]
 
-        maps = self.backbone(x) if self.backbone else []
+        maps = self.backbone(F.pad(rgb, padding, mode="replicate")) if self.backbone else []
         levels: list[Tensor] = []
         for k, stage in enumerate(self.encoder):
             x = stage(x)
@@ -158,6 +157,9 @@ def create_model(
     qskip: bool = True,
     qmoe: bool = True,
     quantum: bool = True,
+    depth: int | None = None,
+    top_k: int | None = None,
+    feature_cache: str | Path | None = None,
 ) -> HQFNet:
     """Builds a network by name.
 
@@ -172,6 +174,9 @@ def create_model(
         qskip: quantum skip connections.
         qmoe: quantum bottleneck.
         quantum: False gives the classical twin, with a `PatchTwin2d` in the place of each circuit.
+        depth: layers of every circuit, at least 1; None for the architecture's (2).
+        top_k: experts that count per patch at the bottleneck (see `QMoE`); None mixes all.
+        feature_cache: a folder for the backbone's features of images already seen (see `FrozenBackbone`).
 
     Returns:
         A module that maps (B, in_channels, H, W) in [0, 1] to logits (B, num_classes, H, W); see `HQFNet`.
@@ -186,4 +191,12 @@ def create_model(
         raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
     if in_channels < 1:
         raise ValueError(f"in_channels: expected at least 1, got {in_channels}")
-    return HQFNet(ARCHITECTURES[name], num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum)
+    if depth is not None and depth < 1:
+        raise ValueError(f"depth: expected at least 1 layer, got {depth}")
+    architecture = ARCHITECTURES[name]
+    if depth is not None:
+        architecture = replace(architecture, depth=depth)
+    model = HQFNet(architecture, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, top_k)
+    if model.backbone and feature_cache:
+        model.backbone.cache = FeatureCache(feature_cache)
+    return model

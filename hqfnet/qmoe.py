@@ -41,6 +41,11 @@ class QMoE(nn.Module):
         patch: side of a patch; each circuit has patch * patch qubits.
         depth: layers of each circuit.
         quantum: False puts classical twins in the circuits' places.
+        top_k: only this many experts with the largest shares count in a patch; None mixes all. Every expert is
+            computed in any case: the circuits cost little, and the shapes stay fixed.
+
+    Raises:
+        ValueError: ``top_k`` is not in 1..number of experts, or the channels do not fit the directional expert.
     """
 
     def __init__(
@@ -51,9 +56,13 @@ class QMoE(nn.Module):
         patch: int = 2,
         depth: int = 2,
         quantum: bool = True,
+        top_k: int | None = None,
     ) -> None:
         super().__init__()
+        if top_k is not None and not 1 <= top_k <= len(experts):
+            raise ValueError(f"top_k: expected 1 to {len(experts)} of the {len(experts)} experts, got {top_k}")
         self.patch = patch
+        self.top_k = top_k
         self.encode = AngleEncoder(channels, angles)
         self.experts = nn.ModuleDict(
             {
@@ -72,10 +81,25 @@ class QMoE(nn.Module):
         angles = self.encode(x)
         pooled = F.avg_pool2d(x, self.patch, ceil_mode=True, count_include_pad=False)
         shares = self.router(pooled).softmax(dim=1)  # (B, experts, patch rows, patch columns)
-        per_pixel = F.interpolate(shares, scale_factor=self.patch)[..., : x.shape[-2], : x.shape[-1]]
+        chosen = shares if self.top_k is None else largest_shares(shares, self.top_k)
+        per_pixel = F.interpolate(chosen, scale_factor=self.patch)[..., : x.shape[-2], : x.shape[-1]]
         outputs = torch.stack([expert(angles) for expert in self.experts.values()], dim=1)
         mixed = (per_pixel.unsqueeze(2) * outputs).sum(dim=1)
         return self.gate(x, self.expand(mixed)), load_balance_loss(shares)
+
+
+def largest_shares(shares: Tensor, count: int) -> Tensor:
+    """The ``count`` largest shares of each patch, and 0 for the other experts.
+
+    The shares that stay are not scaled up to sum to 1: with one expert left that would make the share a constant,
+    and the router would learn nothing from the loss (Switch Transformer, arXiv 2101.03961, sec. 2.1).
+
+    Args:
+        shares: (B, E, rows, columns), summing to 1 over E.
+        count: 1..E.
+    """
+    values, experts = shares.topk(count, dim=1)
+    return torch.zeros_like(shares).scatter(1, experts, values)
 
 
 def load_balance_loss(shares: Tensor) -> Tensor:

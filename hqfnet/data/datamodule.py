@@ -10,8 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList, load_classes
-from hqfnet.data.folder import FolderDataset, Sample
+from hqfnet.data.crops import Sample
+from hqfnet.data.folder import FolderDataset
 from hqfnet.data.generated import SCENE_CLASSES, GeneratedScenes
+from hqfnet.data.loader import resumable
 from hqfnet.data.raster import rasters_in
 
 
@@ -37,16 +39,26 @@ class SceneData(lightning.LightningDataModule):
 
     Args:
         classes: names, colours and ignored ids.
+        channels: bands of an image.
+        scale: the pixel value that becomes 1; None for the largest value of an integer type (see `raster.to_unit`).
         batch_size: samples per batch.
         workers: loader processes.
         predict_images: folder of images for ``predict``.
     """
 
     def __init__(
-        self, classes: ClassList, batch_size: int = 8, workers: int = 2, predict_images: str | None = None
+        self,
+        classes: ClassList,
+        channels: int = 3,
+        scale: float | None = None,
+        batch_size: int = 8,
+        workers: int = 2,
+        predict_images: str | None = None,
     ) -> None:
         super().__init__()
         self.classes = classes
+        self.channels = channels
+        self.scale = scale
         self.num_classes = len(classes)
         self.class_names = list(classes.names)
         self.class_colours = list(classes.colours)
@@ -59,7 +71,7 @@ class SceneData(lightning.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        return self._loader("train", shuffle=True)
+        return resumable(self._loader("train"))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._loader("val")
@@ -73,11 +85,10 @@ class SceneData(lightning.LightningDataModule):
             raise ValueError("predict_images: expected a folder of images to predict, got None")
         return DataLoader(_Paths(Path(self.predict_images)), batch_size=None)
 
-    def _loader(self, stage: str, shuffle: bool = False) -> DataLoader[Sample]:
+    def _loader(self, stage: str) -> DataLoader[Sample]:
         return DataLoader(
             self.dataset(stage),
             batch_size=self.batch_size,
-            shuffle=shuffle,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -94,6 +105,9 @@ class FolderData(SceneData):
         train_split, val_split, test_split: names of the split files.
         crop: side of a crop in pixels.
         channels: bands to read.
+        scale: the pixel value that becomes 1; by default the largest value of an integer type.
+        augment, jitter: random changes in training, see `CropDataset`.
+        skip_damaged: leave out files that cannot be read, with a warning that names them, instead of an error.
         keep_in_memory: decode each file once and keep it.
         batch_size, workers, predict_images: see `SceneData`.
     """
@@ -108,17 +122,23 @@ class FolderData(SceneData):
         test_split: str = "test",
         crop: int = 256,
         channels: int = 3,
+        scale: float | None = None,
+        augment: bool = True,
+        jitter: float = 0.0,
+        skip_damaged: bool = False,
         keep_in_memory: bool = False,
         batch_size: int = 8,
         workers: int = 2,
         predict_images: str | None = None,
     ) -> None:
         known = ClassList.numbered(classes, ignore_ids) if isinstance(classes, int) else load_classes(classes)
-        super().__init__(known, batch_size, workers, predict_images)
+        super().__init__(known, channels, scale, batch_size, workers, predict_images)
         self.root = root
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
         self.crop = crop
-        self.channels = channels
+        self.augment = augment
+        self.jitter = jitter
+        self.skip_damaged = skip_damaged
         self.keep_in_memory = keep_in_memory
 
     def dataset(self, stage: str) -> FolderDataset:
@@ -128,7 +148,10 @@ class FolderData(SceneData):
             self.classes,
             self.crop,
             self.channels,
-            augment=stage == "train",
+            self.scale,
+            augment=self.augment and stage == "train",
+            jitter=self.jitter,
+            skip_damaged=self.skip_damaged,
             keep_in_memory=self.keep_in_memory,
         )
 
@@ -154,7 +177,7 @@ class GeneratedData(SceneData):
         workers: int = 2,
         predict_images: str | None = None,
     ) -> None:
-        super().__init__(SCENE_CLASSES, batch_size, workers, predict_images)
+        super().__init__(SCENE_CLASSES, batch_size=batch_size, workers=workers, predict_images=predict_images)
         self.counts = {"train": train_scenes, "val": val_scenes, "test": test_scenes}
         self.size = size
         self.seed = seed

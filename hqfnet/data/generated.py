@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch.utils.data import Dataset
 
 from hqfnet.data.classes import ClassList
-from hqfnet.data.folder import Sample, turn_at_random
+from hqfnet.data.crops import Sample, turn_at_random
 
 Map = npt.NDArray[np.float32]
 Point = tuple[float, float]

@@ -15,6 +15,10 @@ from rasterio.windows import Window
 Pixels = npt.NDArray[Any]
 
 
+class DamagedFileError(ValueError):
+    """A file that should hold an image or a mask cannot be read."""
+
+
 _SIDE_FILES = {".xml", ".txt", ".json", ".tfw", ".jgw", ".pgw", ".prj"}
 
 
@@ -24,7 +28,7 @@ def rasters_in(folder: Path) -> list[Path]:
 
 
 def raster_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels; ValueError when the file cannot be opened."""
+    """(height, width) in pixels; DamagedFileError when the file cannot be opened."""
     with _open(path) as raster:
         return raster.height, raster.width
 
@@ -33,7 +37,7 @@ def read_image(path: Path, channels: int, window: Window | None = None) -> Pixel
     """The first ``channels`` bands as (channels, H, W), in the file's own type.
 
     Raises:
-        ValueError: the file cannot be read or has fewer bands.
+        ValueError: the file cannot be read (DamagedFileError) or has fewer bands.
     """
     with _open(path) as raster:
         if raster.count < channels:
@@ -41,9 +45,14 @@ def read_image(path: Path, channels: int, window: Window | None = None) -> Pixel
         return _read(raster, path, list(range(1, channels + 1)), window)
 
 
-def to_unit(pixels: Pixels) -> npt.NDArray[np.float32]:
-    """Pixels as float32: integers divided by the largest value of their type, floats as they are."""
-    scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+def to_unit(pixels: Pixels, scale: float | None = None) -> npt.NDArray[np.float32]:
+    """Pixels as float32, divided by ``scale``.
+
+    Without ``scale``, integers are divided by the largest value of their type and floats stay as they are. Sensors
+    that do not use the range of their type need it: 16-bit reflectances of Sentinel-2, say, with 3000.
+    """
+    if scale is None:
+        scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
     return pixels.astype(np.float32) / np.float32(scale)
 
 
@@ -51,7 +60,7 @@ def read_mask(path: Path, window: Window | None = None) -> npt.NDArray[np.uint8]
     """The class ids of a mask as (H, W) uint8; for a palette image, the indices and not the colours.
 
     Raises:
-        ValueError: the file cannot be read, has more than one band, or is not 8-bit.
+        ValueError: the file cannot be read (DamagedFileError), has more than one band, or is not 8-bit.
     """
     with _open(path) as raster:
         if raster.count != 1 or raster.dtypes[0] != "uint8":
@@ -85,11 +94,11 @@ def _open(path: Path) -> rasterio.DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
     except RasterioError as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+        raise DamagedFileError(f"{path}: cannot be read as an image: {error}") from error
 
 
 def _read(raster: rasterio.DatasetReader, path: Path, bands: int | list[int], window: Window | None) -> Pixels:
     try:
         return raster.read(bands, window=window)
     except RasterioError as error:
-        raise ValueError(f"{path}: the file is damaged: {error}") from error
+        raise DamagedFileError(f"{path}: the file is damaged: {error}") from error

@@ -69,6 +69,14 @@ def test_deformable_sampling_agrees_with_loops() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
+def test_deformable_sampling_keeps_its_places_in_half_precision() -> None:
+    """In bfloat16, columns 128 and 129 are the same number."""
+    ramp = torch.arange(256.0).expand(1, 1, 1, 256)
+    offsets = torch.zeros(1, 1, 1, 1, 2, 1, 256, dtype=torch.bfloat16)
+    sampled = deformable_sample([ramp], offsets, torch.ones(1, 1, 1, 1, 1, 256))
+    torch.testing.assert_close(sampled, ramp, rtol=0, atol=1e-3)
+
+
 def test_fusion_starts_as_identity_and_learns() -> None:
     torch.manual_seed(0)
     fusion = DMCAF(8, 6, levels=2, heads=4, points=2)
@@ -129,6 +137,29 @@ def test_router_mixes_per_patch() -> None:
     x = torch.randn(1, 12, 7, 6)
     expected = x + moe.expand(moe.experts["global"](moe.encode(x)))
     torch.testing.assert_close(moe(x)[0], expected)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_router_leaves_experts_out(top_k: int) -> None:
+    """With top_k, the experts of the smallest shares make no difference, and the router still learns."""
+    torch.manual_seed(0)
+    moe = QMoE(12, angles=4, top_k=top_k).eval()
+    torch.nn.init.ones_(moe.gate.gate)
+    x = torch.randn(1, 12, 8, 6)
+    shares = moe.router(torch.nn.functional.avg_pool2d(x, 2)).softmax(dim=1)
+    kept = shares * (shares >= shares.sort(dim=1, descending=True).values[:, top_k - 1 : top_k])
+    assert (kept > 0).sum(dim=1).eq(top_k).all()
+    kept = kept.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    outputs = [expert(moe.encode(x)) for expert in moe.experts.values()]
+    expected = x + moe.expand(sum(kept[:, [e]] * output for e, output in enumerate(outputs)))
+    result, balance = moe(x)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(balance, load_balance_loss(shares))
+    result.square().sum().backward()
+    assert moe.router.weight.grad is not None
+    assert moe.router.weight.grad.abs().max() > 1e-4
+    with pytest.raises(ValueError, match="top_k: expected 1 to 3 of the 3 experts, got 4"):
+        QMoE(12, top_k=4)
 
 
 def test_load_balance_loss() -> None:

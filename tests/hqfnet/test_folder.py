@@ -12,7 +12,7 @@ import rasterio
 import torch
 from PIL import Image
 
-from hqfnet.data import IGNORE_INDEX, ClassList, FolderData, FolderDataset, load_classes
+from hqfnet.data import IGNORE_INDEX, ClassList, FolderData, FolderDataset, class_pixels, class_weights, load_classes
 from hqfnet.data.raster import mask_colours, read_image, to_unit
 
 
@@ -54,6 +54,18 @@ def test_random_crops_keep_image_and_mask_together(folder: Path) -> None:
     assert len({sample["image"].numpy().tobytes() for sample in first}) > 1
     torch.manual_seed(0)
     assert torch.equal(crops[0]["image"], first[0]["image"])
+
+
+def test_random_crops_come_from_everywhere(folder: Path) -> None:
+    rows, columns = np.mgrid[:70, :100].astype(np.uint8)
+    Image.fromarray(np.stack([rows, columns, rows], axis=2)).save(folder / "images" / "a.png")
+    torch.manual_seed(0)
+    crops = dataset(folder, "train", augment=True, crop=32)
+    corners = [(255 * crops[0]["image"]).round().amin(dim=(1, 2))[:2].tolist() for _ in range(200)]
+    tops, lefts = zip(*corners, strict=True)
+    assert (min(tops), max(tops)) == (0, 70 - 32)
+    assert min(lefts) < 5
+    assert 63 < max(lefts) <= 100 - 32
 
 
 def test_crop_larger_than_image(folder: Path) -> None:
@@ -159,9 +171,13 @@ def test_errors_name_the_culprit(folder: Path, spoil: object, message: str) -> N
         read_all(root)
 
 
-def test_crop_must_be_positive(folder: Path) -> None:
+def test_sizes_must_be_positive(folder: Path) -> None:
     with pytest.raises(ValueError, match="crop: expected at least 1 pixel, got 0"):
         dataset(folder, crop=0)
+    with pytest.raises(ValueError, match="channels: expected at least 1 band, got 0"):
+        dataset(folder, channels=0)
+    with pytest.raises(ValueError, match="scale: expected a positive pixel value, got 0"):
+        dataset(folder, scale=0)
 
 
 def test_datamodule_serves_batches(folder: Path) -> None:
@@ -198,3 +214,68 @@ def test_a_real_folder_reads_from_end_to_end() -> None:
         for i in range(0, len(tiles), 10):
             ids = set(tiles[i]["mask"].unique().tolist())
             assert ids <= {0, 1, 2, 3, 4, IGNORE_INDEX}
+
+
+def test_scale_is_the_value_that_becomes_one(folder: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 6000, (3, 50, 90)).astype(np.uint16)
+    (folder / "images" / "c.png").unlink()
+    path = folder / "images" / "c.tif"
+    with rasterio.open(path, "w", driver="GTiff", height=50, width=90, count=3, dtype="uint16") as raster:
+        raster.write(pixels)
+    np.testing.assert_allclose(dataset(folder, scale=3000)[0]["image"], pixels[:, :40, :40] / 3000, atol=1e-6)
+
+
+def test_jitter_changes_brightness_and_contrast_alone(folder: Path) -> None:
+    torch.manual_seed(0)
+    plain = dataset(folder, "train", augment=True)[0]
+    torch.manual_seed(0)
+    changed = dataset(folder, "train", augment=True, jitter=0.2)[0]
+    torch.manual_seed(0)
+    again = dataset(folder, "train", augment=True, jitter=0.2)[0]
+    assert torch.equal(changed["image"], again["image"])
+    assert torch.equal(changed["mask"], plain["mask"])
+    # One gain and one offset for all pixels of all bands, not clipped.
+    steps = changed["image"].diff(dim=-1) / plain["image"].diff(dim=-1)
+    gains = steps[plain["image"].diff(dim=-1).abs() > 0.1]
+    assert 0.8 <= gains.mean() <= 1.2
+    assert gains.mean() != 1
+    torch.testing.assert_close(gains, gains.mean().expand_as(gains), rtol=1e-4, atol=1e-4)
+    torch.manual_seed(0)
+    assert torch.equal(dataset(folder, jitter=0.2)[0]["image"], dataset(folder)[0]["image"])
+    with pytest.raises(ValueError, match=r"jitter: expected a share in \[0, 1\), got 1"):
+        dataset(folder, jitter=1)
+
+
+def test_damaged_files_are_skipped_only_when_asked(folder: Path) -> None:
+    tiles = dataset(folder, skip_damaged=True)
+    spoil_image_data(folder)
+    with pytest.warns(UserWarning, match=r"images.c\.png: the file is damaged.*it is skipped"):
+        sample = tiles[0]
+    assert (sample["mask"] == IGNORE_INDEX).all()
+    assert sample["image"].shape == (3, 40, 40)
+    (folder / "images" / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"images.a\.png: cannot be read as an image"):
+        dataset(folder, "train")
+    with pytest.warns(UserWarning, match=r"images.a\.png: cannot be read as an image.*it is skipped"):
+        left = dataset(folder, "train", skip_damaged=True)
+    assert [mask.name for _, mask in left.pairs] == ["b.png"]
+    (folder / "images" / "b.png").write_bytes(b"no image")
+    with (
+        pytest.warns(UserWarning, match="it is skipped"),
+        pytest.raises(ValueError, match=r"train\.txt: none of its images can be read"),
+    ):
+        dataset(folder, "train", skip_damaged=True)
+    # An unknown id is a wrong class list, not damage.
+    spoil_class_id(folder)
+    Image.new("RGB", (90, 50)).save(folder / "images" / "c.png")
+    with pytest.raises(ValueError, match=r"class id\(s\) \[7\]"):
+        dataset(folder, skip_damaged=True)[0]
+
+
+def test_class_weights(folder: Path) -> None:
+    ids = np.array(Image.open(folder / "masks" / "c.png"))
+    pixels = class_pixels(dataset(folder), 3)
+    assert pixels.tolist() == [(ids == k).sum() for k in range(3)]
+    weights = class_weights(torch.tensor([900, 90, 1, 9]))
+    torch.testing.assert_close(weights, torch.tensor([0.9, 0.09, 0.01, 0.01]).rsqrt())
+    assert torch.isfinite(class_weights(torch.zeros(3, dtype=torch.int64))).all()

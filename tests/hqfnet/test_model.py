@@ -72,6 +72,14 @@ def test_all_parts_start_as_identity() -> None:
         torch.testing.assert_close(model.eval()(x), plain(x))
 
 
+def test_depth_and_top_k_reach_the_circuits() -> None:
+    circuits = [m for m in tiny(depth=5, top_k=1).modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
+    shallow = [m for m in tiny(depth=1).modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
+    for deep, flat in zip(circuits, shallow, strict=True):
+        assert deep.weights.numel() == 5 * flat.weights.numel()
+    assert tiny(top_k=1).bottleneck.top_k == 1  # type: ignore[union-attr]
+
+
 def test_twin_has_nearly_as_many_weights() -> None:
     sizes = [sum(p.numel() for p in tiny(quantum=q).parameters() if p.requires_grad) for q in (True, False)]
     assert abs(sizes[0] - sizes[1]) < 0.001 * sizes[0]
@@ -99,12 +107,12 @@ def test_backbone_stays_frozen() -> None:
 
 def test_images_are_normalised_by_the_constants_of_the_backbone() -> None:
     model = tiny().eval()
-    assert model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert model.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+    assert model.stem.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert model.stem.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
     seen = []
     assert model.backbone is not None
     model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model(model.mean.expand(1, 3, 32, 32))
+    model(model.stem.mean.expand(1, 3, 32, 32))
     assert seen[0].abs().max() < 1e-6
 
 
@@ -155,6 +163,7 @@ def test_every_backbone_is_known_to_timm() -> None:
         ({"name": "unet"}, "name: unknown model 'unet', expected one of hqfnet_tiny"),
         ({"num_classes": 1}, "num_classes: expected at least 2, got 1"),
         ({"in_channels": 0}, "in_channels: expected at least 1, got 0"),
+        ({"depth": 0}, "depth: expected at least 1 layer, got 0"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:

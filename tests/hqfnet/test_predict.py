@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.errors import RasterioIOError
 from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from hqfnet.data import ClassList
-from hqfnet.predict import blend_weights, predict_file, window_starts, write_prediction
+from hqfnet.predict import blend_weights, main, predict_scene, window_starts
+
+PLACE: dict[str, Any] = {"crs": "EPSG:32640", "transform": from_origin(300000, 2800000, 0.5, 0.5)}
+CLASSES = ClassList(("sea", "land", "cloud"), ("#102030", "#405060", "#708090"))
 
 
 class Brightest(nn.Module):
     """The class of a pixel is its brightest channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
+        self.in_channels = channels
         self.scale = nn.Parameter(torch.tensor(20.0))
+        self.windows = 0
 
     def forward(self, images: Tensor) -> Tensor:
+        self.windows += len(images)
         return self.scale * images
 
 
@@ -38,6 +50,16 @@ class Centred(Brightest):
         return logits
 
 
+class Failing(Brightest):
+    """Gives up at the third window."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        if self.windows >= 3:
+            raise RuntimeError("out of memory")
+        return logits
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
@@ -45,19 +67,42 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def write_scene(path: Path, pixels: npt.NDArray[Any], **profile: Any) -> Path:
+    count, height, width = pixels.shape
+    shape: dict[str, Any] = {"height": height, "width": width, "count": count, "dtype": pixels.dtype.name}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **(PLACE | profile)) as file:
+        file.write(pixels)
+    return path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(1).integers(0, 65536, (3, 60, 40)).astype(np.uint16)
+    return write_scene(tmp_path / "scene.tif", pixels)
+
+
 @pytest.mark.parametrize("window", [16, 33, 70, 101, 512])
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
-def test_windows_agree_with_the_whole(picture: Path, window: int, overlap: float) -> None:
-    ids = predict_file(Brightest(), picture, 3, window, overlap)
-    assert np.array_equal(ids, np.array(Image.open(picture)).argmax(axis=2))
+@pytest.mark.parametrize(("overlap", "batch_size"), [(0.0, 1), (0.25, 3), (0.6, 100)])
+def test_windows_agree_with_the_whole(picture: Path, out: Path, window: int, overlap: float, batch_size: int) -> None:
+    target = predict_scene(Brightest(), picture, out / "ids.png", window=window, overlap=overlap, batch_size=batch_size)
+    assert np.array_equal(np.array(Image.open(target)), np.array(Image.open(picture)).argmax(axis=2))
 
 
-def test_the_middle_of_a_window_counts_more_than_its_border(picture: Path) -> None:
-    without = predict_file(Centred(), picture, 3, 32, 0.0)
-    blended = predict_file(Centred(), picture, 3, 32, 0.5)
+def test_the_middle_of_a_window_counts_more_than_its_border(picture: Path, out: Path) -> None:
     inside = (slice(4, -4), slice(4, -4))
-    assert (without[inside] == 1).mean() > 0.2
-    assert (blended[inside] == 1).mean() < 0.05
+    shares = []
+    for overlap in (0.0, 0.5):
+        target = predict_scene(Centred(), picture, out / f"{overlap}.png", window=32, overlap=overlap)
+        shares.append((np.array(Image.open(target))[inside] == 1).mean())
+    assert shares[0] > 0.2
+    assert shares[1] < 0.05
 
 
 @pytest.mark.parametrize(("length", "window", "step"), [(100, 32, 24), (32, 32, 8), (10, 32, 24), (65, 32, 32)])
@@ -79,39 +124,212 @@ def test_blend_weights_fall_to_the_border() -> None:
     assert torch.equal(weights, weights.flip(0, 1))
 
 
-def test_georeference_is_kept(tmp_path: Path) -> None:
-    source, out = tmp_path / "scene.tif", tmp_path / "out"
-    place = {"crs": "EPSG:32640", "transform": from_origin(300000, 2800000, 0.5, 0.5)}
-    pixels = np.random.default_rng(1).integers(0, 65536, (3, 60, 40)).astype(np.uint16)
-    with rasterio.open(source, "w", driver="GTiff", height=60, width=40, count=3, dtype="uint16", **place) as raster:
-        raster.write(pixels)
-    classes = ClassList.numbered(3)
-    target = write_prediction(predict_file(Brightest(), source, 3, 32), source, out, classes)
-    assert target == out / "scene.tif"
-    with rasterio.open(target) as raster:
-        assert raster.crs == rasterio.CRS.from_epsg(32640)
-        assert raster.transform == place["transform"]
-        assert np.array_equal(raster.read(1), pixels.argmax(axis=0))
-        assert raster.colormap(1)[2][:3] == classes.palette[2]
-    assert Image.open(out / "scene_preview.png").size == (40, 60)
+def test_a_geotiff_keeps_its_place_and_shows_its_classes(scene: Path, out: Path) -> None:
+    target = predict_scene(Brightest(), scene, out / "ids.tif", classes=CLASSES, window=32, preview=out / "preview.png")
+    with rasterio.open(scene) as file:
+        pixels = file.read()
+    with rasterio.open(target) as file:
+        assert file.crs == rasterio.CRS.from_epsg(32640)
+        assert file.transform == PLACE["transform"]
+        assert np.array_equal(file.read(1), pixels.argmax(axis=0))
+        assert [file.colormap(1)[i][:3] for i in range(3)] == CLASSES.palette
+        assert file.tags()["class_1"] == "land"
+        assert file.nodata is None
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    with Image.open(out / "preview.png") as preview:
+        assert preview.size == (40, 60)
+        assert preview.getpixel((0, 0)) == CLASSES.palette[pixels[:, 0, 0].argmax()]
+    assert {path.name for path in out.iterdir()} == {"ids.tif", "preview.png"}
 
 
-def test_png_without_georeference(picture: Path, tmp_path: Path) -> None:
-    classes = ClassList.numbered(3)
-    ids = predict_file(Brightest(), picture, 3)
-    target = write_prediction(ids, picture, tmp_path / "out", classes)
-    assert target.name == "picture.png"
+def test_ground_control_points_are_kept(tmp_path: Path, out: Path) -> None:
+    points = [GroundControlPoint(0, 0, 10, 50), GroundControlPoint(0, 20, 11, 50), GroundControlPoint(20, 0, 10, 49)]
+    with rasterio.open(
+        tmp_path / "points.tif", "w", driver="GTiff", height=20, width=20, count=3, dtype="uint8",
+        gcps=points, crs="EPSG:4326",
+    ) as file:  # fmt: skip
+        file.write(np.ones((3, 20, 20), np.uint8))
+    with rasterio.open(predict_scene(Brightest(), tmp_path / "points.tif", out / "ids.tif")) as file:
+        kept, crs = file.gcps
+        assert crs == rasterio.CRS.from_epsg(4326)
+        assert [(p.row, p.col, p.x, p.y) for p in kept] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+def test_probabilities(scene: Path, out: Path) -> None:
+    target = predict_scene(
+        Brightest(), scene, out / "ids.tif", classes=CLASSES, window=24, overlap=0.5, probabilities=out / "shares.tif"
+    )
+    with rasterio.open(scene) as file:
+        expected = (20 * torch.from_numpy(file.read().astype(np.float32)) / 65535).softmax(dim=0)
+    with rasterio.open(out / "shares.tif") as file:
+        shares = file.read()
+        assert file.descriptions == CLASSES.names
+        assert file.crs == rasterio.CRS.from_epsg(32640)
+    np.testing.assert_allclose(shares, expected, atol=1e-5)
+    with rasterio.open(target) as file:
+        assert np.array_equal(file.read(1), shares.argmax(axis=0))
+
+
+@pytest.mark.parametrize("kind", ["nodata", "alpha", "nan"])
+def test_pixels_without_data(tmp_path: Path, out: Path, kind: str) -> None:
+    """They become class 255 and leave their neighbours alone; windows of nothing else are not predicted."""
+    rng = np.random.default_rng(2)
+    missing = np.zeros((96, 96), bool)
+    missing[:40, :40] = True
+    missing[70, 50] = True
+    if kind == "nan":
+        pixels = np.where(missing, np.nan, rng.random((3, 96, 96))).astype(np.float32)
+        write_scene(tmp_path / "holes.tif", pixels)
+    else:
+        pixels = np.where(missing, 0, rng.integers(1, 256, (3, 96, 96))).astype(np.uint8)
+        if kind == "nodata":
+            write_scene(tmp_path / "holes.tif", pixels, nodata=0)
+        else:
+            alpha = np.where(missing, 0, 255).astype(np.uint8)
+            write_scene(tmp_path / "holes.tif", np.concatenate([pixels, alpha[None]]), photometric="RGB", alpha="YES")
+    model = Brightest()
+    target = predict_scene(
+        model, tmp_path / "holes.tif", out / "ids.tif", window=32, overlap=0, probabilities=out / "shares.tif"
+    )
+    with rasterio.open(target) as file:
+        assert file.nodata == 255
+        assert np.array_equal(file.read(1), np.where(missing, 255, np.nan_to_num(pixels).argmax(axis=0)))
+    with rasterio.open(out / "shares.tif") as file:
+        assert np.array_equal(np.isnan(file.read(1)), missing)
+    assert model.windows == 8 + (1 if missing[:32, :32].all() else 0)  # the first tells the number of classes
+
+
+def test_png_without_georeference(picture: Path, out: Path) -> None:
+    target = predict_scene(Brightest(), picture, out / "ids.png", classes=CLASSES)
     with Image.open(target) as written:
         assert written.mode == "P"
-        assert np.array_equal(np.array(written), ids)
-        assert written.convert("RGB").getpixel((0, 0)) == classes.palette[ids[0, 0]]
+        ids = np.array(written)
+        assert written.convert("RGB").getpixel((0, 0)) == CLASSES.palette[ids[0, 0]]
+    assert list(out.iterdir()) == [target]
 
 
-def test_bad_arguments(picture: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="window: expected at least 1 pixel, got 0"):
-        predict_file(Brightest(), picture, 3, window=0)
-    with pytest.raises(ValueError, match=r"overlap: expected a share in \[0, 1\), got 1"):
-        predict_file(Brightest(), picture, 3, overlap=1)
-    (tmp_path / "no.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"no\.png: cannot be read as an image"):
-        predict_file(Brightest(), tmp_path / "no.png", 3)
+def test_an_image_without_georeference_is_said_to_have_none(picture: Path, scene: Path, out: Path) -> None:
+    with pytest.warns(UserWarning, match=r"picture\.png: has no georeference, so .*ids\.tif has none either"):
+        predict_scene(Brightest(), picture, out / "ids.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict_scene(Brightest(), picture, out / "ids.png")
+        predict_scene(Brightest(), scene, out / "placed.tif")
+
+
+def test_bands_and_scale(tmp_path: Path, out: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 4000, (5, 20, 30)).astype(np.uint16)
+    path = write_scene(tmp_path / "five.tif", pixels)
+    seen = []
+    model = Brightest()
+    model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    target = predict_scene(model, path, out / "ids.tif", bands=[4, 2, 1], scale=4000)
+    with rasterio.open(target) as file:
+        assert np.array_equal(file.read(1), pixels[[3, 1, 0]].argmax(axis=0))
+    torch.testing.assert_close(seen[0][0], torch.from_numpy(pixels[[3, 1, 0]] / np.float32(4000)).float())
+    with pytest.raises(ValueError, match=r"bands: the model expects 3, got 5 of .*five\.tif; choose by the argument"):
+        predict_scene(Brightest(), path, out / "no.tif")
+    with pytest.raises(ValueError, match=r"bands: the model expects 3, got 2 of .*five\.tif$"):
+        predict_scene(Brightest(), path, out / "no.tif", bands=[1, 2])
+    with pytest.raises(ValueError, match=r"bands: .*five\.tif has bands 1 to 5, got \[0, 6\]"):
+        predict_scene(Brightest(), path, out / "no.tif", bands=[0, 6, 1])
+    assert not (out / "no.tif").exists()
+
+
+def test_the_model_is_given_back_as_it_was(picture: Path, out: Path) -> None:
+    model = Brightest().train()
+    states = []
+    model.register_forward_pre_hook(lambda module, args: states.append(module.training))
+    predict_scene(model, picture, out / "ids.png")
+    assert states == [False]
+    assert model.training
+    assert model.scale.grad is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("window", 0, "window: expected at least 1 pixel, got 0"),
+        ("overlap", 1, r"overlap: expected a share in \[0, 1\), got 1"),
+        ("batch_size", 0, "batch_size: expected at least 1 window, got 0"),
+        ("scale", 0.0, "scale: expected a positive pixel value, got 0.0"),
+        ("target", "ids.jpg", r"target: expected a file name that ends in \.tif or \.tiff or \.png, got .*ids\.jpg"),
+        ("target", "nowhere/ids.tif", "target: there is no folder .*nowhere to write ids.tif to"),
+        ("target", "ids.tif/more.tif", r"target: there is no folder .*ids\.tif to write more\.tif to"),
+        ("target", "ids.tif", r"target: .*ids\.tif exists; it is only replaced when asked to"),
+        ("target", "folder.tif", r"target: .*folder\.tif is a folder"),
+        ("target", "../scene.tif", r"target: .*scene\.tif is the source itself"),
+        ("probabilities", "shares.png", r"probabilities: expected a file name that ends in \.tif"),
+        ("preview", "ids.tif", r"preview: expected a file name that ends in \.png"),
+        ("preview", "new.png", r"target, preview: expected different files"),
+        ("classes", ClassList.numbered(4), "classes: got 4, but the model has 3"),
+        ("source", "missing.tif", r"source: .*missing\.tif cannot be read as an image"),
+        ("source", "text.tif", r"source: .*text\.tif cannot be read as an image"),
+        ("source", "cut.tif", r"cut\.tif: the file is damaged"),
+    ],
+)
+def test_bad_input_changes_nothing(scene: Path, out: Path, name: str, value: Any, message: str) -> None:
+    (out / "ids.tif").write_text("precious")
+    (out / "folder.tif").mkdir()
+    (out / "text.tif").write_text("no image")
+    (out / "cut.tif").write_bytes(scene.read_bytes()[:9000])
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    arguments: dict[str, Any] = {"source": scene, "target": out / "new.png", "overwrite": True}
+    if name in ("source", "target", "probabilities", "preview"):
+        value = out / value
+    arguments |= {name: value, "overwrite": "only replaced" not in message}
+    with pytest.raises(ValueError, match=message):
+        predict_scene(Brightest(), **arguments)
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    assert (out / "folder.tif").is_dir()
+
+
+def test_a_folder_that_cannot_be_written_to(scene: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    with pytest.raises(ValueError, match="target: the folder .*out cannot be written to: read-only file system"):
+        predict_scene(Brightest(), scene, out / "ids.tif")
+
+
+def failing_copy(*_: Any, **__: Any) -> None:
+    raise RasterioIOError("no space left on device")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_failures_leave_nothing_behind(
+    scene: Path, out: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    if overwrite:
+        (out / "ids.tif").write_text("precious")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        predict_scene(Failing(), scene, out / "ids.tif", window=16, overwrite=overwrite)
+    monkeypatch.setattr(rasterio.shutil, "copy", failing_copy)
+    with pytest.raises(RasterioIOError, match="no space left"):
+        predict_scene(Brightest(), scene, out / "ids.tif", overwrite=overwrite)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_overwrite_replaces(scene: Path, out: Path) -> None:
+    (out / "ids.tif").write_text("old")
+    with rasterio.open(predict_scene(Brightest(), scene, out / "ids.tif", overwrite=True)) as file:
+        assert file.shape == (60, 40)
+
+
+def test_command_line_names_what_is_wrong(
+    scene: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            main([str(scene), "-o", str(out / "ids.tif"), *arguments])
+        return capsys.readouterr().err
+
+    assert "the following arguments are required: --checkpoint" in refused()
+    assert "checkpoint: there is no file" in refused("--checkpoint", str(tmp_path / "no.ckpt"))
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert "text.ckpt cannot be read as one" in refused("--checkpoint", str(tmp_path / "text.ckpt"))
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    assert "was not written by hqfnet's training" in refused("--checkpoint", str(tmp_path / "other.ckpt"))
+    assert not list(out.iterdir())

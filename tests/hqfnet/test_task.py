@@ -15,11 +15,11 @@ from PIL import Image
 from hqfnet import demo
 from hqfnet.cli import HQFNetCLI, main
 from hqfnet.data import IGNORE_INDEX
-from hqfnet.demo import QuantumTimer
 from hqfnet.figures import richest_tiles
-from hqfnet.predict import predict_file
+from hqfnet.predict import predict_scene
 from hqfnet.qskip import QSkip
 from hqfnet.task import SegmentationTask, cross_entropy, dice_loss, make_optimizer, segmentation_metrics
+from hqfnet.timing import QuantumTimer
 
 
 @pytest.fixture
@@ -58,6 +58,25 @@ def test_cross_entropy_balances_classes() -> None:
     losses = torch.nn.functional.cross_entropy(logits, mask, reduction="none")
     weight = torch.tensor([0.905**-0.5, 0.09**-0.5, 0.01**-0.5])[mask]
     torch.testing.assert_close(cross_entropy(logits, mask), (losses * weight).sum() / weight.sum())
+
+
+def test_class_weights() -> None:
+    torch.manual_seed(0)
+    task = small_task(class_weights=[1.0, 0.0, 3.0])
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
+    loss, logits = task.loss(batch)
+    weighted = torch.nn.functional.cross_entropy(logits, batch["mask"], torch.tensor([1.0, 0, 3]))
+    torch.testing.assert_close(loss, weighted + dice_loss(logits, batch["mask"]))
+    assert "class_weights" not in task.state_dict()
+    with pytest.raises(ValueError, match=r"class_weights: expected 3 numbers of at least 0, got \[1\.0, 2\.0\]"):
+        small_task(class_weights=[1.0, 2.0])
+
+
+def test_features_on_disk_are_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    task = SegmentationTask("hqfnet_tiny", 3, pretrained=False, feature_cache=str(tmp_path))
+    assert task.model.backbone is not None
+    assert task.model.backbone.cache is not None
+    assert task.hparams["feature_cache"] is None
 
 
 def test_dice_loss() -> None:
@@ -143,14 +162,10 @@ def test_fit_test_and_predict_on_a_folder(folder: Path, tmp_path: Path, command_
     saved = (*common, "--ckpt_path", str(checkpoint))
     tested = command_line("test", *saved)
     torch.testing.assert_close(tested.trainer.callback_metrics["test/loss"], logged["val/loss"])
-    out = tmp_path / "out"
-    (folder / "images" / "c.png.aux.xml").write_text("<PAMDataset/>")
-    predicting = ("--data.predict_images", str(folder / "images"), "--model.predict_out", str(out))
-    command_line("predict", *saved, *predicting, "--model.window", "48")
-    assert {path.name for path in out.iterdir()} == {f"{s}{kind}.png" for s in "abc" for kind in ("", "_preview")}
-    fitted.model.eval()
-    again = predict_file(fitted.model, folder / "images" / "c.png", 3, window=48)
-    assert np.array_equal(np.array(Image.open(out / "c.png")), again)
+    scene, ids = folder / "images" / "c.png", tmp_path / "ids.png"
+    command_line("predict", str(scene), "-o", str(ids), "--checkpoint", str(checkpoint), "--window", "48")
+    again = predict_scene(fitted.model, scene, tmp_path / "again.png", window=48)
+    assert np.array_equal(np.array(Image.open(ids)), np.array(Image.open(again)))
 
 
 def test_fit_on_generated_scenes(tmp_path: Path, command_line: Callable[..., HQFNetCLI]) -> None:
@@ -193,4 +208,4 @@ def test_demo_without_a_class_list(folder: Path) -> None:
 def test_richest_tiles_come_from_all_over() -> None:
     masks = [torch.zeros(4, 4, dtype=torch.long) for _ in range(6)]
     masks[1][0], masks[3][:2], masks[5][0] = 1, 1, IGNORE_INDEX
-    assert richest_tiles([{"mask": mask} for mask in masks], 2, 2) == [1, 3]  # type: ignore[arg-type]
+    assert richest_tiles([{"mask": mask} for mask in masks], 2, 2) == [1, 3]

@@ -1,0 +1,92 @@
+"""What training does beside learning: checkpoints to go on from, pictures of predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from hqfnet.figures import draw_predictions, every_nth, richest_tiles
+from hqfnet.task import SegmentationTask
+
+LAST = "last.ckpt"
+TILES_LOOKED_AT = 200
+
+
+class LastCheckpoint(lightning.Callback):
+    """Keeps ``checkpoints/last.ckpt`` in the folder of the run, from which an interrupted training goes on.
+
+    It is written every ``every_n_steps`` optimiser steps and at the end of each epoch, in one piece: a process that is
+    killed while writing leaves the previous one.
+
+    Args:
+        every_n_steps: optimiser steps between two checkpoints, at least 1.
+    """
+
+    def __init__(self, every_n_steps: int = 200) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps: expected at least 1 step, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self._saved_at = 0
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # The last batch of an epoch is left to the end of the epoch, which comes after validation. The step is
+        # compared because with accumulated gradients it stays the same over several batches.
+        step = trainer.global_step
+        if step % self.every_n_steps == 0 and step != self._saved_at and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        self._saved_at = trainer.global_step
+        trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / LAST, weights_only=False)
+
+
+class PredictionPictures(lightning.Callback):
+    """Draws image, truth and prediction of a few validation tiles after each validation.
+
+    ``predictions/step-<step>.png`` in the folder of the run, and the picture "predictions" in TensorBoard.
+
+    Args:
+        tiles: number of tiles, spread over the set, rich in classes.
+        every_n_epochs: pictures are drawn after each n-th epoch.
+    """
+
+    def __init__(self, tiles: int = 4, every_n_epochs: int = 1) -> None:
+        self.tiles = tiles
+        self.every_n_epochs = every_n_epochs
+        self._chosen: list[int] | None = None
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.loggers or trainer.current_epoch % self.every_n_epochs:
+            return
+        folder = run_folder(trainer) / "predictions"  # asked for in every process: they agree on it
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        held_out = trainer.val_dataloaders.dataset  # type: ignore[union-attr]
+        if self._chosen is None:
+            looked_at = every_nth(len(held_out), TILES_LOOKED_AT)
+            best = richest_tiles([held_out[i] for i in looked_at], self.tiles, len(pl_module.classes))
+            self._chosen = [looked_at[k] for k in best]
+        path = folder / f"step-{trainer.global_step:06d}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        samples = [held_out[i] for i in self._chosen]
+        draw_predictions(pl_module, samples, pl_module.classes, f"step {trainer.global_step}", path)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                picture = np.asarray(Image.open(path).convert("RGB"))
+                logger.experiment.add_image("predictions", picture, trainer.global_step, dataformats="HWC")
+
+
+def run_folder(trainer: lightning.Trainer) -> Path:
+    """Where the run keeps its files: the folder of its first logger, or the trainer's root folder."""
+    return Path(trainer.log_dir or trainer.default_root_dir)

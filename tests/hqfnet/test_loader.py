@@ -1,0 +1,93 @@
+"""The resumable loader: order, seeds, and where it goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hqfnet.data.loader import EpochSampler, ResumableLoader, resumable
+
+
+class Noisy(Dataset[Any]):
+    """Item i is i and a random number."""
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return torch.stack([torch.tensor(float(i)), torch.rand(())])
+
+
+def loader(workers: int = 0, seed: int = 5) -> ResumableLoader:
+    return ResumableLoader(Noisy(), seed, batch_size=2, num_workers=workers)
+
+
+def epoch(source: ResumableLoader, number: int) -> list[torch.Tensor]:
+    source.epoch_sampler.set_epoch(number)
+    return list(source)
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own() -> None:
+    first, second = epoch(loader(), 0), epoch(loader(), 1)
+    for batches in (first, second):
+        assert sorted(torch.cat(batches)[:, 0].tolist()) == list(range(11))
+    assert not same(first, second)
+    # A sample is drawn anew in every epoch, and no two samples alike.
+    numbers = torch.cat([*first, *second])[:, 1]
+    assert len(set(numbers.tolist())) == 22
+    assert not same(first, epoch(loader(seed=6), 0))
+
+
+def test_workers_make_no_difference() -> None:
+    assert same(epoch(loader(), 2), epoch(loader(workers=2), 2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("served", [0, 1, 4, 6])
+def test_goes_on_where_it_stopped(workers: int, served: int) -> None:
+    whole = epoch(loader(), 3)
+    stopped = loader(workers)
+    stopped.epoch_sampler.set_epoch(3)
+    batches = iter(stopped)
+    for _ in range(served):
+        next(batches)
+    fresh = loader(workers, seed=99)
+    fresh.load_state_dict(stopped.state_dict())
+    assert len(fresh) == 6
+    if served == 6:  # the epoch is over
+        assert same(epoch(fresh, 4), epoch(loader(), 4))
+    else:
+        assert same(epoch(fresh, 3), whole[served:])
+        assert same(epoch(fresh, 4), epoch(loader(), 4))
+
+
+def test_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    epoch(loader(), 0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_processes_share_an_epoch_out() -> None:
+    parts = [list(EpochSampler(Noisy(), 2, rank, shuffle=True, seed=1)) for rank in range(2)]
+    indices = [index for part in parts for index, _ in part]
+    assert set(indices) == set(range(11))
+    assert len(indices) == 12  # one sample twice, so that all processes make the same number of steps
+    alone = dict(EpochSampler(Noisy(), 1, 0, shuffle=True, seed=1))
+    assert dict(parts[0] + parts[1]) == alone
+
+
+def test_takes_over_what_a_loader_says() -> None:
+    torch.manual_seed(7)
+    plain = DataLoader(Noisy(), batch_size=4, drop_last=True, collate_fn=lambda samples: len(samples))
+    made = resumable(plain)
+    assert list(made) == [4, 4]
+    assert made.state_dict() == {"served": 2, "seed": 7}

@@ -1,0 +1,74 @@
+"""The stem: RGB, other bands, and what the backbone sees of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hqfnet import HQFNet, create_model
+from hqfnet.stem import BandStem
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+def tiny(in_channels: int) -> HQFNet:
+    torch.manual_seed(0)
+    return create_model("hqfnet_tiny", pretrained=False, in_channels=in_channels)
+
+
+def test_rgb_is_normalised_by_constants() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    stem = BandStem(3, MEAN, STD)
+    bands, rgb = stem(images)
+    assert bands is rgb
+    torch.testing.assert_close(rgb[:, 2], (images[:, 2] - 0.6) / 0.4)
+    assert not list(stem.parameters())
+
+
+def test_other_bands_are_normalised_by_their_statistics() -> None:
+    torch.manual_seed(0)
+    scale = torch.tensor([1.0, 2, 3, 300, 0.001]).view(-1, 1, 1)  # reflectances, a temperature, a ratio
+    stem = BandStem(5, MEAN, STD)
+    for _ in range(10):
+        bands, rgb = stem(scale * (1 + 0.1 * torch.randn(8, 5, 16, 16)))
+    torch.testing.assert_close(bands.std(dim=(0, 2, 3)), torch.ones(5), atol=1e-2, rtol=0)
+    stem.eval()
+    images = scale * (1 + 0.1 * torch.randn(8, 5, 16, 16))
+    bands, rgb = stem(images)
+    torch.testing.assert_close(bands.mean(dim=(0, 2, 3)), torch.zeros(5), atol=0.1, rtol=0)
+    torch.testing.assert_close(bands.std(dim=(0, 2, 3)), torch.ones(5), atol=0.1, rtol=0)
+    expected = (images[:, :3].clamp(0, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(rgb, expected)
+
+
+@pytest.mark.parametrize(("in_channels", "sources"), [(1, [0, 0, 0]), (2, [0, 1, 0])])
+def test_one_or_two_bands_take_turns(in_channels: int, sources: list[int]) -> None:
+    images = torch.rand(1, in_channels, 2, 2)
+    _, rgb = BandStem(in_channels, (0, 0, 0), (1, 1, 1))(images)
+    torch.testing.assert_close(rgb, images[:, sources])
+
+
+def test_the_backbone_sees_rgb_and_the_unet_every_band() -> None:
+    model = tiny(12).eval()
+    seen = []
+    assert model.backbone is not None
+    model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    images = torch.rand(1, 12, 32, 32)
+    more = images.clone()
+    more[:, 11] += 1
+    with torch.no_grad():
+        assert not torch.equal(model(images), model(more))
+    assert seen[0].shape == (1, 3, 32, 32)
+    assert torch.equal(seen[0], seen[1])
+    backbone = tiny(3).backbone
+    assert backbone is not None
+    assert {k: v.shape for k, v in model.backbone.state_dict().items()} == {
+        k: v.shape for k, v in backbone.state_dict().items()
+    }
+
+
+def test_other_numbers_of_bands_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"images: expected shape \(B, 12, H, W\), got \(1, 3, 32, 32\)"):
+        tiny(12)(torch.rand(1, 3, 32, 32))
