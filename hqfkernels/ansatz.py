@@ -15,6 +15,8 @@ from typing import Literal
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import GATES, Circuit, Input, Weight
 
+Direction = Literal["horizontal", "vertical", "diagonal", "antidiagonal"]
+
 _STEPS = {"horizontal": (0, 1), "vertical": (1, 0), "diagonal": (1, 1), "antidiagonal": (1, -1)}
 """Direction -> the step (rows, columns) from a pixel to the next one along it."""
 
@@ -86,7 +88,7 @@ def global_circuit(n_qubits: int, depth: int = 1, entangler: Literal["rzz", "cz"
 
 def directional_circuit(
     grid: tuple[int, int] = (2, 2),
-    direction: Literal["horizontal", "vertical", "diagonal", "antidiagonal"] = "horizontal",
+    direction: Direction | Sequence[Direction] = "horizontal",
     depth: int = 1,
 ) -> Circuit:
     """Entangles the pixels along one direction of the patch by chains of CX, each pixel controlling the next.
@@ -96,26 +98,31 @@ def directional_circuit(
 
     Args:
         grid: (rows, columns) of the patch.
-        direction: where the chains run.
+        direction: where the chains run; of several directions, layer k takes number ``k % len(direction)``.
         depth: number of layers; ``weights.reshape(depth, rows * columns, 2)`` holds (RY, RZ) of each qubit.
 
     Raises:
         TypeError, ValueError: if ``grid`` is not two positive ints of a possible product, ``direction`` not one of the
             four, or ``depth`` no positive int.
     """
-    if direction not in _STEPS:
-        raise ValueError(f"direction: must be one of {', '.join(_STEPS)}, got {direction!r}")
+    directions = (direction,) if isinstance(direction, str) else tuple(direction)
+    if not directions or any(name not in _STEPS for name in directions):
+        raise ValueError(f"direction: must be one of {', '.join(_STEPS)}, or several of them, got {direction!r}")
     rows, columns = sides(grid, "grid")
     circuit = angle_encoding(rows * columns)
-    down, right = _STEPS[direction]
-    # Pixels in reading order meet the pixels of each chain in the chain's order.
-    chains = [
-        (columns * r + c, columns * (r + down) + c + right)
-        for r in range(rows - down)
-        for c in range(columns)
-        if 0 <= c + right < columns
-    ]
-    return _layered(circuit, depth, "cx", chains)
+    chains = []
+    for name in directions:
+        down, right = _STEPS[name]
+        # Pixels in reading order meet the pixels of each chain in the chain's order.
+        chains.append(
+            [
+                (columns * r + c, columns * (r + down) + c + right)
+                for r in range(rows - down)
+                for c in range(columns)
+                if 0 <= c + right < columns
+            ]
+        )
+    return _layered(circuit, depth, "cx", *chains)
 
 
 def strongly_entangling(n_qubits: int, depth: int = 1) -> Circuit:
@@ -171,13 +178,13 @@ def basic_entangler(n_qubits: int, depth: int = 1, axis: Literal["x", "y", "z"] 
     return circuit
 
 
-def _layered(circuit: Circuit, depth: int, entangler: str, pairs: Sequence[tuple[int, int]]) -> Circuit:
-    """Adds ``depth`` layers of RY and RZ on each qubit and ``entangler`` on ``pairs``, in that order."""
+def _layered(circuit: Circuit, depth: int, entangler: str, *pairs: Sequence[tuple[int, int]]) -> Circuit:
+    """Adds ``depth`` layers of RY and RZ on each qubit and ``entangler`` on ``pairs``, which take turns."""
     weights = map(Weight, count())
-    for _ in range(positive(depth, "depth")):
+    for layer in range(positive(depth, "depth")):
         for q in range(circuit.n_qubits):
             circuit.ry(next(weights), q).rz(next(weights), q)
-        for pair in pairs:
+        for pair in pairs[layer % len(pairs)]:
             circuit.append(entangler, [next(weights) for _ in range(GATES[entangler][0])], pair)
     return circuit
 

@@ -55,4 +55,5 @@ class AngleEncoder(nn.Module):
 
 def circuit_layers(module: nn.Module) -> dict[str, nn.Module]:
     """The layers of a module that run circuits, by name; their parameters are the circuits' angles."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, hqf.nn.PatchCircuit2d)}
+    kinds = (hqf.nn.PatchCircuit2d, hqf.nn.PatchBank2d)
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from hqfnet.backbone import LEVELS, FrozenBackbone
 from hqfnet.feature_cache import FeatureCache
 from hqfnet.fusion import DMCAF
-from hqfnet.qmoe import Expert, QMoE
+from hqfnet.qmoe import QMoE
 from hqfnet.qskip import QSkip
 from hqfnet.stem import BandStem
+from hqfnet.twin import Expert
 from hqfnet.unet import DecoderStep, encoder_stages
 
 
@@ -136,7 +137,7 @@ class HQFNet(nn.Module):
         self.aux_losses = {}
         if self.bottleneck:
             x, balance = self.bottleneck(x)
-            if len(self.bottleneck.experts) > 1:
+            if self.bottleneck.router.out_channels > 1:
                 self.aux_losses["load_balance"] = balance
         for k in reversed(range(len(self.decoder))):
             x = self.decoder[k](x, self.skips[k](levels[k]))
@@ -173,7 +174,7 @@ def create_model(
         dmcaf: fusion with the backbone; False also leaves the backbone out.
         qskip: quantum skip connections.
         qmoe: quantum bottleneck.
-        quantum: False gives the classical twin, with a `PatchTwin2d` in the place of each circuit.
+        quantum: False gives the classical twin, with twins in the places of the circuits (see `hqfnet.twin`).
         depth: layers of every circuit, at least 1; None for the architecture's (2).
         top_k: experts that count per patch at the bottleneck (see `QMoE`); None mixes all.
         feature_cache: a folder for the backbone's features of images already seen (see `FrozenBackbone`).

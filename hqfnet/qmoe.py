@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hqfnet.layers import AngleEncoder, ResidualGate
-from hqfnet.twin import CircuitKind, patch_mixer
-
-Expert = Literal["local", "global", "directional"]
-DIRECTIONS: tuple[CircuitKind, ...] = ("horizontal", "vertical", "diagonal", "antidiagonal")
-
-
-class DirectionalExpert(nn.Module):
-    """One direction per quarter of the channels, so that it costs no more circuits than any other expert."""
-
-    def __init__(self, channels: int, patch: int, depth: int, quantum: bool) -> None:
-        super().__init__()
-        if channels % len(DIRECTIONS):
-            raise ValueError(f"channels: {channels} is not divisible by the {len(DIRECTIONS)} directions")
-        quarter = channels // len(DIRECTIONS)
-        self.circuits = nn.ModuleList(patch_mixer(kind, quarter, patch, depth, quantum) for kind in DIRECTIONS)
-
-    def forward(self, angles: Tensor) -> Tensor:
-        quarters = angles.chunk(len(DIRECTIONS), dim=1)
-        return torch.cat([circuit(part) for circuit, part in zip(self.circuits, quarters, strict=True)], dim=1)
+from hqfnet.twin import Expert, patch_experts
 
 
 class QMoE(nn.Module):
@@ -36,16 +18,16 @@ class QMoE(nn.Module):
 
     Args:
         channels: channels of the bottleneck.
-        angles: channels that enter the circuits; a multiple of 4 for the directional expert.
-        experts: any of "local", "global", "directional".
+        angles: channels that enter the circuits.
+        experts: any of "local", "global", "directional"; all run as one bank on the same patches.
         patch: side of a patch; each circuit has patch * patch qubits.
-        depth: layers of each circuit.
+        depth: layers of each circuit; the directional one has as many for each of the four directions.
         quantum: False puts classical twins in the circuits' places.
         top_k: only this many experts with the largest shares count in a patch; None mixes all. Every expert is
             computed in any case: the circuits cost little, and the shapes stay fixed.
 
     Raises:
-        ValueError: ``top_k`` is not in 1..number of experts, or the channels do not fit the directional expert.
+        ValueError: an expert is unknown, or ``top_k`` is not in 1..number of experts.
     """
 
     def __init__(
@@ -64,14 +46,7 @@ class QMoE(nn.Module):
         self.patch = patch
         self.top_k = top_k
         self.encode = AngleEncoder(channels, angles)
-        self.experts = nn.ModuleDict(
-            {
-                kind: DirectionalExpert(angles, patch, depth, quantum)
-                if kind == "directional"
-                else patch_mixer(kind, angles, patch, depth, quantum)
-                for kind in experts
-            }
-        )
+        self.experts = patch_experts(experts, angles, patch, depth, quantum)
         self.router = nn.Conv2d(channels, len(experts), 1)
         self.expand = nn.Conv2d(angles, channels, 1)
         self.gate = ResidualGate(channels)
@@ -82,9 +57,7 @@ class QMoE(nn.Module):
         pooled = F.avg_pool2d(x, self.patch, ceil_mode=True, count_include_pad=False)
         shares = self.router(pooled).softmax(dim=1)  # (B, experts, patch rows, patch columns)
         chosen = shares if self.top_k is None else largest_shares(shares, self.top_k)
-        per_pixel = F.interpolate(chosen, scale_factor=self.patch)[..., : x.shape[-2], : x.shape[-1]]
-        outputs = torch.stack([expert(angles) for expert in self.experts.values()], dim=1)
-        mixed = (per_pixel.unsqueeze(2) * outputs).sum(dim=1)
+        mixed = self.experts(angles, chosen)
         return self.gate(x, self.expand(mixed)), load_balance_loss(shares)
 
 

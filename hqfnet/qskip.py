@@ -25,7 +25,7 @@ class QSkip(nn.Module):
     def __init__(self, channels: int, angles: int = 4, patch: int = 2, depth: int = 2, quantum: bool = True) -> None:
         super().__init__()
         self.encode = AngleEncoder(channels, angles)
-        self.circuit = patch_mixer("local", angles, patch, depth, quantum)
+        self.circuit = patch_mixer(angles, patch, depth, quantum)
         self.expand = nn.Conv2d(angles, channels, 1)
         self.gate = ResidualGate(channels)
 

@@ -347,7 +347,7 @@ class GlobalCircuit2d(PatchCircuit2d):
 
 
 class DirectionalCircuit2d(PatchCircuit2d):
-    """Entangled along one direction in contiguous blocks: `hqfkernels.ansatz.directional_circuit`.
+    """Entangled along one direction, or several in turn, in contiguous blocks: `hqfkernels.ansatz.directional_circuit`.
 
     Args and shapes: see `PatchCircuit2d`; ``depth`` is the number of layers of the circuit.
     """
@@ -355,7 +355,7 @@ class DirectionalCircuit2d(PatchCircuit2d):
     def __init__(
         self,
         channels: int,
-        direction: Literal["horizontal", "vertical", "diagonal", "antidiagonal"] = "horizontal",
+        direction: ansatz.Direction | Sequence[ansatz.Direction] = "horizontal",
         patch: int | tuple[int, int] = 2,
         depth: int = 1,
         weight_groups: int = 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hqfnet.fusion import DMCAF, deformable_sample
 from hqfnet.layers import AngleEncoder
 from hqfnet.qmoe import QMoE, load_balance_loss
 from hqfnet.qskip import QSkip
-from hqfnet.twin import CircuitKind, Gather, PatchTwin2d, patch_mixer
+from hqfnet.twin import PatchTwin2d, TwinBank, patch_experts, patch_mixer
 
 
 def unmoved_after(steps: int, module: torch.nn.Module, run: Callable[[], Tensor]) -> list[str]:
@@ -116,26 +117,35 @@ def test_blocks_start_as_identity_and_learn(quantum: bool, size: tuple[int, int]
         assert not unmoved_after(2, block, run)  # the first step moves the gate, the second the circuit behind it
 
 
-def test_experts_by_name() -> None:
+def test_experts_are_one_bank() -> None:
     moe = QMoE(12, angles=8)
-    assert list(moe.experts) == ["local", "global", "directional"]
-    circuits = [m for m in moe.modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
-    assert len(circuits) == 6
-    assert not [m for m in QMoE(12, quantum=False).modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
-    with pytest.raises(ValueError, match="channels: 6 is not divisible by the 4 directions"):
-        QMoE(12, angles=6)
+    assert isinstance(moe.experts, hqf.nn.PatchBank2d)
+    assert [w.numel() for w in moe.experts.weights] == [16, 28, 64]  # four directions, two layers each
+    assert isinstance(QMoE(12, quantum=False).experts, TwinBank)
+    for quantum in (True, False):
+        with pytest.raises(ValueError, match="experts: expected some of local, global, directional, got"):
+            QMoE(12, experts=("vertical",), quantum=quantum)  # type: ignore[arg-type]
 
 
-def test_router_mixes_per_patch() -> None:
+def expert_outputs(moe: QMoE, angles: Tensor) -> Tensor:
+    """What each expert makes of the angles, (B, experts, angles, H, W)."""
+    if isinstance(moe.experts, TwinBank):
+        return torch.stack([twin(angles) for twin in moe.experts.twins], 1)
+    outputs: Tensor = moe.experts(angles)
+    return outputs
+
+
+@pytest.mark.parametrize("quantum", [True, False])
+def test_router_mixes_per_patch(quantum: bool) -> None:
     """With a router that always chooses the second expert, only that expert counts."""
     torch.manual_seed(0)
-    moe = QMoE(12, angles=4).eval()
+    moe = QMoE(12, angles=4, quantum=quantum).eval()
     with torch.no_grad():
         moe.gate.gate.fill_(1.0)
         moe.router.weight.zero_()
         moe.router.bias = torch.nn.Parameter(torch.tensor([0.0, 100.0, 0.0]))
     x = torch.randn(1, 12, 7, 6)
-    expected = x + moe.expand(moe.experts["global"](moe.encode(x)))
+    expected = x + moe.expand(expert_outputs(moe, moe.encode(x))[:, 1])
     torch.testing.assert_close(moe(x)[0], expected)
 
 
@@ -150,8 +160,8 @@ def test_router_leaves_experts_out(top_k: int) -> None:
     kept = shares * (shares >= shares.sort(dim=1, descending=True).values[:, top_k - 1 : top_k])
     assert (kept > 0).sum(dim=1).eq(top_k).all()
     kept = kept.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    outputs = [expert(moe.encode(x)) for expert in moe.experts.values()]
-    expected = x + moe.expand(sum(kept[:, [e]] * output for e, output in enumerate(outputs)))
+    outputs = expert_outputs(moe, moe.encode(x))
+    expected = x + moe.expand((kept[:, :, None] * outputs).sum(1))
     result, balance = moe(x)
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(balance, load_balance_loss(shares))
@@ -175,27 +185,31 @@ def test_load_balance_loss() -> None:
     assert load_balance_loss(mixed).item() == pytest.approx(2 * (0.75 * 0.65 + 0.25 * 0.35))
 
 
-@pytest.mark.parametrize("kind", ["local", "global"])
-def test_twin_has_the_reach_of_the_circuit(kind: CircuitKind) -> None:
+def reach(layer: Callable[[Tensor], Tensor]) -> Tensor:
+    """Which inputs an output depends on."""
+    x = torch.randn(1, 2, 6, 8, requires_grad=True)
+    y = layer(x)
+    assert y.shape == x.shape
+    assert y.abs().max() <= 1
+    (gradient,) = torch.autograd.grad(y[0, 1, 2, 3], x)
+    return gradient != 0
+
+
+def test_twins_have_the_reach_of_the_circuits() -> None:
     """An output of twin and circuit depends on the same inputs: the pixels of its patch in its channel."""
     torch.manual_seed(0)
-    reaches = []
+    shares = torch.full((1, 3, 3, 4), 1 / 3)
+    reaches = [reach(patch_mixer(2, 2, 4, quantum)) for quantum in (True, False)]
     for quantum in (True, False):
-        mixer = patch_mixer(kind, 2, 2, 4, quantum)
-        x = torch.randn(1, 2, 6, 8, requires_grad=True)
-        y = mixer(x)
-        assert y.shape == x.shape
-        assert y.abs().max() <= 1
-        (gradient,) = torch.autograd.grad(y[0, 1, 2, 3], x)
-        reaches.append(gradient != 0)
-    assert torch.equal(reaches[0], reaches[1])
+        bank = patch_experts(("local", "global", "directional"), 2, 2, 2, quantum)
+        reaches.append(reach(partial(bank, routing=shares)))
+    assert all(torch.equal(reaches[0], other) for other in reaches)
     assert reaches[0].sum() == 4
 
 
-@pytest.mark.parametrize("gather", ["block", "grid"])
-def test_twin_puts_pixels_back_where_they_were(gather: Gather) -> None:
+def test_twin_puts_pixels_back_where_they_were() -> None:
     x = torch.randn(2, 3, 8, 10)
-    assert torch.equal(PatchTwin2d(depth=0, gather=gather)(x), x)
+    assert torch.equal(PatchTwin2d(depth=0)(x), x)
 
 
 def test_twin_pads_and_crops() -> None:

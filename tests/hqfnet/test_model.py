@@ -15,6 +15,7 @@ import hqfkernels as hqf
 from hqfnet import HQFNet, create_model
 from hqfnet.backbone import FrozenBackbone
 from hqfnet.fusion import DMCAF
+from hqfnet.layers import circuit_layers
 from hqfnet.model import ARCHITECTURES
 from hqfnet.qmoe import QMoE
 from hqfnet.qskip import QSkip
@@ -55,9 +56,9 @@ def test_every_part_can_be_switched_off() -> None:
         assert all(count(model, other) == number for name, (other, number) in kinds.items() if name != switch)
         assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5, 32, 32)
     assert count(tiny(dmcaf=False), FrozenBackbone) == 0
-    assert count(full, hqf.nn.PatchCircuit2d) == 3 + 6
+    assert (count(full, hqf.nn.PatchCircuit2d), count(full, hqf.nn.PatchBank2d)) == (3, 1)
     twin = tiny(quantum=False)
-    assert count(twin, hqf.nn.PatchCircuit2d) == 0
+    assert (count(twin, hqf.nn.PatchCircuit2d), count(twin, hqf.nn.PatchBank2d)) == (0, 0)
     assert all(count(twin, kind) == number for kind, number in kinds.values())
 
 
@@ -73,10 +74,11 @@ def test_all_parts_start_as_identity() -> None:
 
 
 def test_depth_and_top_k_reach_the_circuits() -> None:
-    circuits = [m for m in tiny(depth=5, top_k=1).modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
-    shallow = [m for m in tiny(depth=1).modules() if isinstance(m, hqf.nn.PatchCircuit2d)]
-    for deep, flat in zip(circuits, shallow, strict=True):
-        assert deep.weights.numel() == 5 * flat.weights.numel()
+    deep, flat = (
+        [p.numel() for layer in circuit_layers(tiny(depth=depth)).values() for p in layer.parameters()]
+        for depth in (5, 1)
+    )
+    assert [count // 5 for count in deep] == flat
     assert tiny(top_k=1).bottleneck.top_k == 1  # type: ignore[union-attr]
 
 
