@@ -203,7 +203,7 @@ class HQFQubit(Device):
     and finite shots, are PennyLane's, taken from the engines' state.
 
     Derivatives of expectation values and probabilities are the engines' adjoint ones (``diff_method`` "best",
-    "adjoint" or "device"; "backprop" with the torch interface), as vector-Jacobian products that take broadcasting; a
+    "adjoint" or "device"), as vector-Jacobian products that take broadcasting; a
     tape with anything else falls back to PennyLane's parameter shift with "best". Second derivatives
     (``max_diff=2``) come from the plain-torch reference with the torch interface, else from parameter shift.
 
@@ -230,7 +230,7 @@ class HQFQubit(Device):
             return True
         method, order = execution_config.gradient_method, execution_config.derivative_order
         torch_calls = execution_config.interface == Interface.TORCH
-        if method not in ("best", "adjoint", "device") and not (method == "backprop" and torch_calls):
+        if method not in ("best", "adjoint", "device"):
             return False
         if order > 1 and not torch_calls:
             return False

@@ -109,9 +109,22 @@ def to_gates(tape: QuantumScript, name: str) -> tuple[Sequence[QuantumScript], A
 def take_apart(tape: QuantumScript, name: str, keep_preparation: bool) -> QuantumScript:
     """As `to_gates`, with what becomes of a state preparation at the beginning decided by the caller."""
     (result,), _ = decompose(
-        tape, is_gate, skip_initial_state_prep=keep_preparation, target_gates=TARGET_GATES, name=name
+        tape,
+        is_gate,
+        skip_initial_state_prep=keep_preparation,
+        decomposer=_parts,
+        num_work_wires=0,
+        target_gates=TARGET_GATES,
+        name=name,
     )
     return result
+
+
+def _parts(op: Any) -> list[Any]:
+    """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
+    if not op.has_decomposition and op.has_matrix and _is_constant(op):
+        return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
+    return op.decomposition()
 
 
 def amplitude_positions(wires: Sequence[int], n_qubits: int) -> list[int]:
