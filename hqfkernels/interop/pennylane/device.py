@@ -26,7 +26,7 @@ from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline
 from torch import Tensor
 
-from hqfkernels.circuit import Angle, Circuit, Gate, Input, Weight
+from hqfkernels.circuit import Circuit, Gate, Input, Weight
 from hqfkernels.functional import expval, probs, statevector
 from hqfkernels.interop.pennylane.operations import (
     amplitude_positions,
@@ -50,9 +50,7 @@ def _circuit(n_qubits: int, prepared: bool, lines: tuple[Line, ...], strings: tu
         circuit.amplitudes()
     first = circuit.n_inputs
     for name, qubits, slots, matrix in lines:
-        angles = tuple(
-            factor * (Input(first + k) if kind == "input" else Weight(k)) for (kind, k), factor in slots
-        )
+        angles = tuple(factor * (Input(first + k) if kind == "input" else Weight(k)) for (kind, k), factor in slots)
         circuit._append(Gate(name, qubits, angles, matrix))
     if not len(circuit):
         circuit.i(0)
@@ -316,7 +314,9 @@ class HQFQubit(Device):
         for value in values:
             cotangents = torch.eye(value.numel(), dtype=value.dtype).reshape(-1, *value.shape)
             rows = [_gradients(run, leaves, [value], [one]) for one in cotangents]
-            columns = [np.stack(entries).reshape(*value.shape, *entries[0].shape) for entries in zip(*rows, strict=True)]
+            columns = [
+                np.stack(entries).reshape(*value.shape, *entries[0].shape) for entries in zip(*rows, strict=True)
+            ]
             jacobians.append(columns[0] if len(columns) == 1 else tuple(columns))
         return _output(jacobians)
 

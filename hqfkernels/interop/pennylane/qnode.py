@@ -31,6 +31,7 @@ from hqfkernels.interop.pennylane.operations import (
 
 Shape = int | Iterable[int]
 
+
 class _NoValues(TorchDispatchMode):
     """Refuses to turn tensors into Python numbers: a circuit that asks for them depends on the data."""
 
@@ -172,7 +173,9 @@ def _evaluate(reading: _Reading, inputs: Tensor, weights: Tensor) -> Tensor:
 
 def _check_qnode(qnode: Any) -> None:
     if not isinstance(qnode, qml.QNode):
-        raise TypeError(f"qnode: expected a qml.QNode (a function under @qml.qnode(device)), got {type(qnode).__name__}")
+        raise TypeError(
+            f"qnode: expected a qml.QNode (a function under @qml.qnode(device)), got {type(qnode).__name__}"
+        )
 
 
 def _shapes(weight_shapes: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
@@ -214,7 +217,7 @@ def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, 
         n_inputs = len(qnode.device.wires)
     n_weights = sum(map(math.prod, shapes.values()))
 
-    # The first point has few binary digits, so that constants come out exactly; the others are of other signs and sizes.
+    # The first point has few binary digits, so that constants come out exactly; the others have other signs and sizes.
     generator = torch.Generator().manual_seed(0)
     dyadic = torch.randint(1, 256, (n_inputs + n_weights,), generator=generator).double() / 128
     points = [dyadic, *(scale * (0.1 + torch.rand(dyadic.shape, generator=generator)).double() for scale in (-1, 7))]
