@@ -244,8 +244,8 @@ class _Definition:
 
     @staticmethod
     def of(node: Any) -> _Definition:
-        names = (tuple(n.name for n in part) for part in (node.arguments, node.qubits))
-        return _Definition(*names, tuple(node.body))
+        angles, qubits = (tuple(n.name for n in part) for part in (node.arguments, node.qubits))
+        return _Definition(angles, qubits, tuple(node.body))
 
 
 @lru_cache(maxsize=1)
@@ -463,7 +463,7 @@ class _Reader:
                     if not isinstance(q, ast.Identifier) or q.name not in wires:
                         raise _error(inner, f"gate {name} has no qubit of this name")
                 values = [_value(a, scope) for a in inner.arguments]
-                operations += self._modified(inner, values, [wires[q.name] for q in inner.qubits], definitions)
+                operations += self._modified(inner, values, [wires[str(q.name)] for q in inner.qubits], definitions)
             elif not isinstance(inner, ast.QuantumBarrier):
                 raise _error(inner, _ADVICE.get(type(inner), f"{type(inner).__name__} is no part of a gate"))
         return operations

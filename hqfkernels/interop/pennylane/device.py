@@ -193,7 +193,7 @@ def _expand_shadows(tape: QuantumScript) -> tuple[Sequence[QuantumScript], Any]:
 
 @simulator_tracking
 @single_tape_support
-class HQFQubit(Device):
+class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
     """PennyLane device on hqfkernels' engines: ``qml.device("hqf.qubit", wires=n)``.
 
     A tape with parameter broadcasting is one call for the whole batch, forward and backward. Values are computed in
@@ -315,7 +315,7 @@ class HQFQubit(Device):
             cotangents = torch.eye(value.numel(), dtype=value.dtype).reshape(-1, *value.shape)
             rows = [_gradients(run, leaves, [value], [one]) for one in cotangents]
             columns = [
-                np.stack(entries).reshape(*value.shape, *entries[0].shape) for entries in zip(*rows, strict=True)
+                np.stack(entries).reshape((*value.shape, *entries[0].shape)) for entries in zip(*rows, strict=True)
             ]
             jacobians.append(columns[0] if len(columns) == 1 else tuple(columns))
         return _output(jacobians)

@@ -39,7 +39,8 @@ class _NoValues(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default:
             raise _DataDependent(
                 "qnode: it reads the value of a tensor (if, while, float() or .item()), so its structure depends on "
-                "the data; make one circuit for each case, or give the value to the function that builds the QNode"
+                "the data; make one circuit for each case, or give the value to the function that builds the QNode "
+                "(a state preparation reads its norm, unless it is given normalize=True)"
             )
         return func(*args, **(kwargs or {}))
 
@@ -109,7 +110,7 @@ def from_qnode(qnode: Any, weight_shapes: Mapping[str, Shape], n_inputs: int | N
     return reading.circuit
 
 
-class TorchLayer(qml.qnn.TorchLayer):
+class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no types
     """A drop-in for `qml.qnn.TorchLayer`: the same constructor, parameters, initial values and ``state_dict``.
 
     The QNode is read as a circuit at the first call (see `from_qnode` for what it may hold) and runs on hqfkernels'
@@ -318,14 +319,20 @@ def _trace(
         for name, qubits, factors, matrix in gates_of(op):
             trace.structure.append((name, qubits, len(factors), matrix))
             for p, c in factors:
+                label = f"{op.name} on wire(s) {', '.join(str(wires[q]) for q in qubits)}"
+                if qml.math.size(op.data[p]) != 1:
+                    raise ValueError(
+                        f"qnode: the angle of {label} has shape {qml.math.shape(op.data[p])} for one sample of "
+                        f"{n_inputs} inputs, expected one number"
+                    )
                 trace.angles.append(c * op.data[p])
-                trace.labels.append(f"{op.name} on wire(s) {', '.join(str(wires[q]) for q in qubits)}")
+                trace.labels.append(label)
     return trace
 
 
 def _run(qnode: Any, arguments: dict[str, Tensor]) -> tuple[QuantumScript, type]:
     """The tape, after the transforms that the user put on the QNode, and the type of what the function returns."""
-    with _NoValues():
+    with _NoValues():  # type: ignore[no-untyped-call]
         with qml.QueuingManager.stop_recording():
             returned = qnode.func(**arguments)
         tape = qml.workflow.construct_tape(qnode, level="user")(**arguments)
@@ -337,21 +344,21 @@ def _affine(value: Any, run: _Trace) -> Angle:
     if not isinstance(value, Tensor) or not value.requires_grad:
         return Angle(float(value))
     slopes = torch.autograd.grad(value.reshape(()), (run.inputs, run.weights), retain_graph=True, allow_unused=True)
-    constant, size, terms = float(value), 1.0, []
+    constant, size, terms = value.item(), 1.0, []
     for slope, point in zip(slopes, (run.inputs, run.weights), strict=True):
         entries = [] if slope is None else [(k, c) for k, c in enumerate(slope.tolist()) if not abs(c) < 1e-12]
         terms.append(tuple(entries))
         for k, c in entries:
-            constant -= c * float(point[k])
-            size += abs(c * float(point[k]))
+            constant -= c * point[k].item()
+            size += abs(c * point[k].item())
     return Angle(constant if abs(constant) > 1e-12 * size else 0.0, *terms)
 
 
 def _check_affine(name: str, angle: Angle, value: Any, run: _Trace) -> None:
-    predicted = angle.constant
+    predicted, actual = angle.constant, value.item() if isinstance(value, Tensor) else float(value)
     for terms, point in ((angle.inputs, run.inputs), (angle.weights, run.weights)):
-        predicted += sum(c * float(point[k]) for k, c in terms)
-    if not abs(predicted - float(value)) <= 1e-8 * (1 + abs(predicted)):
+        predicted += sum(c * point[k].item() for k, c in terms)
+    if not abs(predicted - actual) <= 1e-8 * (1 + abs(predicted)):
         raise ValueError(
             f"qnode: the angle of {name} is not affine in inputs and weights; "
             "compute it before the circuit and pass it in as an input"
@@ -363,7 +370,9 @@ def _amplitudes(runs: list[_Trace]) -> tuple[int, int]:
     n = runs[0].n_qubits
     wires = [int(w) for w in runs[0].tape.operations[0].wires]
     last = amplitude_positions(wires, n) == list(range(2 ** len(wires)))
-    count = int(torch.count_nonzero(runs[0].amplitudes))
+    state = runs[0].amplitudes
+    assert state is not None
+    count = int(torch.count_nonzero(state))
     for first in range(len(runs[0].inputs) - count + 1):
         if last and all(_holds(run, first, count) for run in runs):
             return first, count
