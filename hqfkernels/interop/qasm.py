@@ -354,12 +354,10 @@ class _Reader:
             self._call(node)
         elif isinstance(node, ast.QuantumPhase):
             self.operations += self._phase(node, self._values, [])
-        elif isinstance(node, ast.IODeclaration) and node.io_identifier == ast.IOKeyword.input:
-            if node.identifier.name in self._registers:
-                raise _error(node, f"{node.identifier.name!r} is a register and a parameter; rename one")
         elif not (
             isinstance(node, (ast.QuantumBarrier, ast.Pragma))
             or (isinstance(node, ast.ClassicalDeclaration) and isinstance(node.type, ast.BitType))
+            or (isinstance(node, ast.IODeclaration) and node.io_identifier == ast.IOKeyword.input)
         ):
             raise _error(node, _ADVICE.get(type(node), f"{type(node).__name__} is no part of a circuit of gates"))
 

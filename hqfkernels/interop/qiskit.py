@@ -98,7 +98,8 @@ def from_qiskit(
     """Reads a Qiskit circuit.
 
     Gates that hqfkernels lacks are taken apart by their definitions. Angles must be affine in the parameters.
-    Barriers, and measurements at the end, are left out; the result measures Z on every qubit, as always by default.
+    Barriers, and measurements at the end, are left out; the result measures Z on every qubit, as always by default. A
+    transpiled circuit is read as it stands: qubits that the transpiler has moved stay where it put them.
 
     Args:
         circuit: the circuit; its ``parameters``, in its order, become inputs and weights.
@@ -152,13 +153,13 @@ def _append(
             try:
                 matrix = operation.to_matrix()
             except (QiskitError, TypeError) as error:
-                raise ValueError(f"circuit: gate {name} on qubit(s) {_list(on)} is not supported: {error}") from error
+                raise ValueError(
+                    f"circuit: {name} on qubit(s) {_list(on)} has neither a definition nor a constant matrix; "
+                    "transpile the circuit to rz, sx, x and cx first"
+                ) from error
             result.unitary(matrix, on[::-1])
         elif operation.definition is None:
-            raise ValueError(
-                f"circuit: {name} on qubit(s) {_list(on)} is not supported and has no definition; "
-                "transpile the circuit to rz, sx, x and cx first"
-            )
+            raise ValueError(f"circuit: {name} on qubit(s) {_list(on)} has no definition, and is no known gate")
         else:
             _append(result, operation.definition, on, parameters, measured)
 

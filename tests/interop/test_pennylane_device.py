@@ -235,7 +235,9 @@ def test_second_derivatives():
     node = qml.QNode(function, HQFQubit(wires=1), max_diff=2)
     x = torch.tensor([0.4, 0.7], dtype=torch.float64)
     np.testing.assert_allclose(torch.autograd.functional.hessian(node, x), expected, atol=1e-9)
-    np.testing.assert_allclose(qml.jacobian(qml.grad(node))(pnp.array(x.numpy(), requires_grad=True)), expected, atol=1e-9)
+    np.testing.assert_allclose(
+        qml.jacobian(qml.grad(node))(pnp.array(x.numpy(), requires_grad=True)), expected, atol=1e-9
+    )
     once = qml.QNode(function, HQFQubit(wires=1))
     with pytest.raises(NotImplementedError, match="second derivatives"):
         torch.autograd.functional.hessian(once, x)
@@ -278,7 +280,7 @@ def test_vector_jacobian_products():
     np.testing.assert_allclose(products, [(e, 0.0) for e in expected], atol=1e-12)
     (products,) = device.compute_vjp([tape(qml.expval(qml.Z(1)), batch=True)], [np.ones(3)])
     assert [np.shape(p) for p in products] == [(3,), (), (), ()]
-    results, products = device.execute_and_compute_vjp([script], [slopes])
+    _, products = device.execute_and_compute_vjp([script], [slopes])
     np.testing.assert_allclose(products[0], expected, atol=1e-12)
 
 
@@ -326,7 +328,9 @@ def test_measured_in_between():
 def test_the_tracker_counts():
     device = HQFQubit(wires=1)
     with qml.Tracker(device) as tracker:
-        qml.grad(qml.QNode(lambda x: (qml.RX(x, 0), qml.expval(qml.Z(0)))[1], device))(pnp.array(0.1, requires_grad=True))
+        qml.grad(qml.QNode(lambda x: (qml.RX(x, 0), qml.expval(qml.Z(0)))[1], device))(
+            pnp.array(0.1, requires_grad=True)
+        )
     assert tracker.totals["batches"] == 1
     assert tracker.totals["vjp_batches"] == 1
 

@@ -338,7 +338,13 @@ def rx(inputs, w):
         (node_of(lambda inputs: qml.expval(2 * qml.Z(0))), {}, {}, ValueError, "sums or multiples.*TorchLayer"),
         (node_of(lambda inputs: qml.expval(inputs[0] * qml.Z(0))), {}, {}, ValueError, "coefficients that depend"),
         (node_of(lambda inputs: qml.probs(wires=1)), {}, {}, ValueError, "all wires in order"),
-        (node_of(lambda inputs: [qml.expval(qml.Z(0)), qml.expval(qml.Z(0))]), {}, {}, ValueError, "the same Pauli word twice"),
+        (
+            node_of(lambda inputs: [qml.expval(qml.Z(0)), qml.expval(qml.Z(0))]),
+            {},
+            {},
+            ValueError,
+            "the same Pauli word twice",
+        ),
     ],
 )
 def test_bad_arguments_are_named(node, shapes, options, error, message):

@@ -22,7 +22,7 @@ LEFT_OUT = {
     "qutrit": "three-level systems",
     "most devices do not support CV": "continuous variables",
     "QubitDensityMatrix|operation not supported on the device": "mixed states: the device computes pure states",
-    "custom measurement transforms": "measurements that run circuits of their own; PennyLane gives these to no simulator",
+    "custom measurement transforms": "measurements that transform tapes, for devices of the former API",
     "device does not support diff_method": "backprop by name: hqf.qubit differentiates by its own products ('best')",
     "test only works with backprop": "the same test's cases for other methods, which its other tests cover",
     "test only works with parameter-shift": "likewise",
@@ -44,7 +44,11 @@ def test_suite(shots, plugin_path, tmp_path):
     command += ["--device=hqf.qubit", f"--shots={shots}", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     path = os.pathsep.join([str(ROOT), str(plugin_path), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, cwd=tmp_path, capture_output=True, text=True
+        command,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
     suite = ElementTree.parse(report).getroot().find("testsuite")

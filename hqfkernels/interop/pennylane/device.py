@@ -323,8 +323,8 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
     def compute_vjp(self, circuits: Any, cotangents: Any, execution_config: ExecutionConfig | None = None) -> Any:
         """Gradients of ``sum(cotangent * result)`` for the trainable parameters, shaped as these.
 
-        Cotangents are shaped as the results of `execute`; one more dimension in front stacks several of them, and
-        comes back in front of each gradient.
+        Cotangents are shaped as the results of `execute`; one more dimension in front, of some or all, stacks several
+        of them, and comes back in front of each gradient.
         """
         return tuple(self._vjp(tape, cotangent) for tape, cotangent in zip(circuits, cotangents, strict=True))
 
@@ -332,9 +332,12 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
         run, leaves, values = _differentiable_run(tape)
         given = (cotangent,) if len(values) == 1 and not isinstance(cotangent, (tuple, list)) else cotangent
         slopes = [torch.as_tensor(np.array(c, dtype=np.float64)) for c in given]
-        if slopes[0].dim() == values[0].dim():
+        stacks = {len(s) for s, v in zip(slopes, values, strict=True) if s.dim() > v.dim()}
+        if not stacks:
             return _gradients(run, leaves, values, slopes)
-        stacked = [_gradients(run, leaves, values, list(one)) for one in zip(*slopes, strict=True)]
+        (size,) = stacks
+        full = [s.expand(size, *v.shape) for s, v in zip(slopes, values, strict=True)]
+        stacked = [_gradients(run, leaves, values, list(one)) for one in zip(*full, strict=True)]
         return tuple(map(np.stack, zip(*stacked, strict=True)))
 
 
