@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,26 +97,27 @@ def devices(case: Case) -> dict[str, Step]:
     return steps
 
 
-def _demo(train: Callable[[demos.Layer], list[float]]) -> Callable[[], dict[str, Step]]:
-    def build() -> dict[str, Step]:
-        return {
-            name: lambda layer=layer: (torch.tensor(train(layer)),)
-            for name, layer in ((OURS, TorchLayer), ("qml.qnn.TorchLayer", qml.qnn.TorchLayer))
-        }
+def _demo(train: Callable[[demos.Layer], list[float]]) -> dict[str, Step]:
+    """Training with either layer; what must be equal are the losses."""
 
-    return build
+    def step(layer: demos.Layer) -> tuple[Tensor, ...]:
+        return (torch.tensor(train(layer)),)
+
+    return {OURS: partial(step, TorchLayer), "qml.qnn.TorchLayer": partial(step, qml.qnn.TorchLayer)}
 
 
 SWAPS = {
     "layer": Swap("TorchLayer, n=4 L=2 B=1024", 1024, lambda: layers(Case(4, 2, 1024))),
     "device": Swap("device, n=8 L=2 B=1024", 1024, lambda: devices(Case(8, 2, 1024))),
     "hybrid": Swap(
-        "hybrid network, an epoch of batches of 5", 200, _demo(lambda layer: demos.train_hybrid_network(layer, 1))
+        "hybrid network, an epoch of 200 points in batches of 5",
+        200,
+        lambda: _demo(lambda layer: demos.train_hybrid_network(layer, 1)),
     ),
     "quanvolution": Swap(
-        "quanvolution, 10 steps of 4 images",
-        10 * 4 * 196,
-        _demo(lambda layer: demos.train_quanvolution_network(layer, 40, 1)),
+        "quanvolution network, an epoch of 200 images in batches of 4",
+        200 * 196,
+        lambda: _demo(lambda layer: demos.train_quanvolution_network(layer, 200, 1)),
     ),
 }
 
@@ -185,7 +187,9 @@ def main(arguments: list[str] | None = None) -> None:
     run = stamp() | {"cases": []}
     for package in ("pennylane", "pennylane_lightning"):
         run["versions"][package] = importlib.metadata.version(package)
-    path = options.json or RESULTS / f"{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}-interop.json"
+    path = (
+        options.json or RESULTS / f"{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}-interop.json"
+    )
     if path.exists():
         parser.error(f"--json: {path} exists, and results are not overwritten")
     for key in options.swaps:

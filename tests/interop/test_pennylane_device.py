@@ -257,7 +257,7 @@ def test_jacobians_are_default_qubits():
         script = tape(*measured)
         config = ExecutionConfig(gradient_method="adjoint")
         jacobians = [np.array(device.compute_derivatives([script], config)[0]) for device in (ours, theirs)]
-        np.testing.assert_allclose(*jacobians, atol=1e-12)
+        np.testing.assert_allclose(jacobians[0], jacobians[1], atol=1e-12)
         results, jacobian = ours.execute_and_compute_derivatives([script], config)
         np.testing.assert_allclose(np.array(jacobian[0]), jacobians[0], atol=1e-12)
         np.testing.assert_allclose(results[0], theirs.execute([script])[0], atol=1e-12)

@@ -268,7 +268,7 @@ def test_what_cannot_be_written_is_refused():
     with pytest.raises(ValueError, match="version: must be 3 or 2, got 1"):
         to_qasm(circuit, 1)
     with pytest.raises(TypeError, match="circuit: expected"):
-        to_qasm("x")
+        to_qasm("x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weights: OpenQASM 2 has no parameters, so their 2 values"):
         to_qasm(circuit, 2, inputs=[0.1])
     with pytest.raises(ValueError, match=r"inputs: expected shape \(1,\).*got \(2,\)"):
@@ -280,6 +280,6 @@ def test_what_cannot_be_written_is_refused():
     with pytest.raises(ValueError, match="amplitudes, which OpenQASM cannot say"):
         to_qasm(hqf.Circuit(1).amplitudes())
     with pytest.raises(TypeError, match="text: expected an OpenQASM program"):
-        from_qasm(3)
+        from_qasm(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="declares no qubits"):
         from_qasm("OPENQASM 3.0;")

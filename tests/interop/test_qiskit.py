@@ -123,7 +123,7 @@ def test_what_is_no_circuit_of_gates_is_refused(circuit, options, error, message
 
 def test_what_cannot_be_written_is_refused():
     with pytest.raises(TypeError, match="circuit: expected a hqfkernels.Circuit"):
-        to_qiskit("x")
+        to_qiskit("x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="inputs: the circuit starts with amplitudes"):
         to_qiskit(hqf.Circuit(1).amplitudes())
     with pytest.raises(ValueError, match="inputs: the amplitudes are all zero"):

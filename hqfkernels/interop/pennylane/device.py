@@ -118,11 +118,11 @@ class _Run:
     def inputs(self) -> Tensor:
         """(B, n_inputs) or, without broadcasting, (n_inputs,)."""
         parts = []
-        size = self.tape.batch_size
         if self.amplitudes is not None:
             full = self.amplitudes.new_zeros(*self.amplitudes.shape[:-1], 2**self.n_qubits)
             positions = amplitude_positions(self.tape.operations[0].wires, self.n_qubits)
             full = full.index_copy(-1, torch.tensor(positions, device=full.device), self.amplitudes)
+            size = self.tape.batch_size
             parts.append(full if size is None else full.expand(size, -1))
         if self.angles is not None:
             parts.append(self.angles)

@@ -144,10 +144,15 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
             shapes = {name: tuple(p.shape) for name, p in parameters.items()}
             self._readings[size] = _read(self.qnode, shapes, size, self.input_arg)
         reading = self._readings[size]
-        circuit = reading.circuit
         flat = [p.flatten() for p in parameters.values()]
-        weights = torch.cat(flat)[: circuit.n_weights] if flat else inputs.new_empty(0)
-        return _evaluate(reading, inputs[..., : circuit.n_inputs], weights).to(inputs.dtype)
+        weights = flat[0] if len(flat) == 1 else torch.cat(flat) if flat else inputs.new_empty(0)
+        used = _first(inputs, reading.circuit.n_inputs), _first(weights, reading.circuit.n_weights)
+        return _evaluate(reading, *used).to(inputs.dtype)
+
+
+def _first(tensor: Tensor, count: int) -> Tensor:
+    """The first entries along the last dimension: what a circuit uses of its inputs or weights."""
+    return tensor if tensor.shape[-1] == count else tensor[..., :count]
 
 
 def _evaluate(reading: _Reading, inputs: Tensor, weights: Tensor) -> Tensor:
