@@ -81,18 +81,32 @@ def test_autograd(seed, batched):
 def test_jax(batched):
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
-    function, inputs, weights = random_function(1, 3)
-    x, w = jax.numpy.array(inputs if batched else inputs[0]), jax.numpy.array(weights)
-    outcomes = []
-    for node in both(function, 3):
+    inputs = np.array([0.1, -0.7, 2.0]) if batched else np.array(0.3)
+    weights = np.array([0.5, 1.5])
 
-        def scalar(x, w, node=node):
-            return loss(node(x, w), jax.numpy.stack, jax.numpy.sum)
+    def function(x, w):
+        qml.RX(x, 0)
+        qml.RY(w[0], 1)
+        qml.CRZ(w[1], [1, 0])
+        qml.CNOT([0, 1])
+        return [qml.expval(qml.Z(1)), qml.probs(wires=[0])]
 
-        jacobian = jax.jacobian(lambda w, node=node: node(x, w)[0])(w)
-        outcomes.append((*node(x, w), *jax.grad(scalar, argnums=(0, 1))(x, w), jacobian, jax.jit(scalar)(x, w)))
-    for actual, expected in zip(*outcomes, strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-9)
+    ours, theirs = both(function, 2)
+    x, w = torch.tensor(inputs, requires_grad=True), torch.tensor(weights, requires_grad=True)
+    expected = loss(theirs(x, w), torch.stack, torch.sum)
+    expected.backward()
+
+    def scalar(x, w):
+        return loss(ours(x, w), jax.numpy.stack, jax.numpy.sum)
+
+    for run in (scalar, jax.jit(scalar)):
+        np.testing.assert_allclose(run(inputs, weights), expected.item(), rtol=0, atol=1e-9)
+        for actual, tensor in zip(jax.grad(run, argnums=(0, 1))(inputs, weights), (x, w), strict=True):
+            np.testing.assert_allclose(actual, tensor.grad, rtol=0, atol=1e-9)
+    jacobian = jax.jacobian(lambda w: ours(inputs, w)[0])(weights)
+    shift = np.eye(2) * 1e-5
+    slopes = [(ours(inputs, weights + s)[0] - ours(inputs, weights - s)[0]) / 2e-5 for s in shift]
+    np.testing.assert_allclose(jacobian, np.stack(slopes, -1), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("interface", ["numpy", "torch"])

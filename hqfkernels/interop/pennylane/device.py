@@ -57,16 +57,17 @@ def _circuit(n_qubits: int, prepared: bool, lines: tuple[Line, ...], strings: tu
     return circuit.measure(*strings)
 
 
-def _tensor(value: Any) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64) if not isinstance(value, Tensor) else value.to(torch.float64)
+def _tensor(value: Any, device: torch.device | None = None) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64, device=device)
 
 
-def _stack(values: list[Any]) -> Tensor:
-    """Numbers, or arrays of the batch, as one float64 tensor with the parameters last."""
-    if not any(isinstance(v, Tensor) for v in values):
+def _stack(values: list[Any], device: torch.device | None) -> Tensor:
+    """Numbers, or arrays of the batch, as one float64 tensor, parameters last; on ``device`` where some are torch's."""
+    if not values:
+        return torch.empty(0, dtype=torch.float64, device=device)
+    if device is None:
         return torch.from_numpy(np.stack([np.asarray(v, dtype=np.float64) for v in values], -1))
-    device = next(v.device for v in values if isinstance(v, Tensor))
-    return torch.stack([_tensor(v).to(device) for v in values], -1)
+    return torch.stack([_tensor(v, device) for v in values], -1)
 
 
 @dataclass
@@ -94,10 +95,7 @@ class _Run:
         prepared = bool(operations) and isinstance(operations[0], qml.StatePrep)
         if prepared:
             self.slots[0, 0] = ("amplitudes", 0)
-            data = operations[0].data[0]
-            self.amplitudes = _tensor(data if isinstance(data, Tensor) else np.real(data))
-            if isinstance(data, Tensor) and data.is_complex():
-                self.amplitudes = data.real.to(torch.float64)
+            self.amplitudes = _tensor(qml.math.real(operations[0].data[0]))
         varied: list[Any] = []
         shared: list[Any] = []
         lines: list[Line] = []
@@ -111,8 +109,10 @@ class _Run:
                         values.append(value)
                 lines.append((name, qubits, tuple((self.slots[i, p], c) for p, c in factors), matrix))
         self.lines = tuple(lines)
-        self.angles = _stack(varied) if varied else None
-        self.weights = _stack(shared) if shared else torch.empty(0, dtype=torch.float64)
+        given = [*varied, *shared, *(operations[0].data if prepared else ())]
+        device = next((v.device for v in given if isinstance(v, Tensor)), None)
+        self.angles = _stack(varied, device) if varied else None
+        self.weights = _stack(shared, device)
 
     @property
     def inputs(self) -> Tensor:
@@ -263,6 +263,8 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
                 updated |= {"gradient_method": "backprop", "use_device_jacobian_product": False}
             elif config.interface != Interface.AUTO:
                 updated |= {"gradient_method": "adjoint", "use_device_jacobian_product": True}
+                # Under jax.jit PennyLane asks for whole Jacobians, which have no batch, of devices that want numpy.
+                updated["convert_to_numpy"] = config.interface != Interface.JAX_JIT
             updated |= {"use_device_gradient": True, "grad_on_execution": False}
         return replace(config, **updated)
 
