@@ -180,6 +180,7 @@ def test_real_amplitudes_are_differentiable(features):
     def function(x, w):
         qml.AmplitudeEmbedding(x, wires=[2, 0] if features == 4 else [1], normalize=True)
         qml.RX(w, 0)
+        qml.RY(2 * x[..., 1], 1)
         qml.CNOT([0, 1])
         return [qml.expval(qml.Z(0)), qml.expval(qml.X(1) @ qml.Y(2)), qml.probs(wires=[0, 2])]
 
