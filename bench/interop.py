@@ -187,9 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
     run = stamp() | {"cases": []}
     for package in ("pennylane", "pennylane_lightning"):
         run["versions"][package] = importlib.metadata.version(package)
-    path = (
-        options.json or RESULTS / f"{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}-interop.json"
-    )
+    name = f"interop-{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}.json"
+    path = options.json or RESULTS / name
     if path.exists():
         parser.error(f"--json: {path} exists, and results are not overwritten")
     for key in options.swaps:
