@@ -102,6 +102,7 @@ def test_jax(batched):
     for run in (scalar, jax.jit(scalar)):
         np.testing.assert_allclose(run(inputs, weights), expected.item(), rtol=0, atol=1e-9)
         for actual, tensor in zip(jax.grad(run, argnums=(0, 1))(inputs, weights), (x, w), strict=True):
+            assert tensor.grad is not None
             np.testing.assert_allclose(actual, tensor.grad, rtol=0, atol=1e-9)
     jacobian = jax.jacobian(lambda w: ours(inputs, w)[0])(weights)
     shift = np.eye(2) * 1e-5
