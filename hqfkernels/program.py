@@ -286,7 +286,7 @@ def to_rotations(circuit: Circuit, measurement: Measurement = "expval") -> Progr
         elif gate.name == "amplitudes":
             amplitudes = gate.angles[0].inputs[0][0], len(gate.angles)
         elif gate.name == "unitary":
-            for letters, constant in _matrix_rotations(np.reshape(gate.matrix, (2 ** len(gate.qubits),) * 2)):
+            for letters, constant in matrix_rotations(np.reshape(gate.matrix, (2 ** len(gate.qubits),) * 2)):
                 rotate(letters, Angle(constant), gate.qubits)
         elif gate.name == "rot":
             for letter, angle in zip("ZYZ", gate.angles, strict=True):
@@ -319,7 +319,7 @@ def to_rotations(circuit: Circuit, measurement: Measurement = "expval") -> Progr
     )
 
 
-def _matrix_rotations(matrix: NDArray[np.complex128]) -> list[tuple[str, float]]:
+def matrix_rotations(matrix: NDArray[np.complex128]) -> list[tuple[str, float]]:
     """(Pauli letters, angle) whose rotations multiply to ``matrix`` (2x2 or 4x4), first acting first."""
     return _zyz(matrix) if len(matrix) == 2 else _cartan(matrix)
 

@@ -1,0 +1,382 @@
+"""The PennyLane device ``hqf.qubit``: tapes become circuits, a broadcast batch one call of the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+import torch
+from pennylane.devices import Device, ExecutionConfig
+from pennylane.devices.default_qubit import accepted_analytic_measurement, accepted_sample_measurement
+from pennylane.devices.modifiers import simulator_tracking, single_tape_support
+from pennylane.devices.preprocess import (
+    no_sampling,
+    validate_device_wires,
+    validate_measurements,
+)
+from pennylane.devices.qubit import measure_final_state
+from pennylane.exceptions import DeviceError
+from pennylane.math import Interface
+from pennylane.measurements import ClassicalShadowMP, ExpectationMP, MeasurementProcess, ProbabilityMP, ShadowExpvalMP
+from pennylane.tape import QuantumScript
+from pennylane.transforms.core import CompilePipeline
+from torch import Tensor
+
+from hqfkernels.circuit import Circuit, Gate, Input, Weight
+from hqfkernels.functional import expval, probs, statevector
+from hqfkernels.interop.pennylane.operations import (
+    amplitude_positions,
+    gates_of,
+    marginal,
+    pauli_strings,
+    to_gates,
+)
+
+Slot = tuple[str, int]
+"""Where a parameter goes: ("input", its index), ("weight", its index) or ("amplitudes", 0)."""
+Line = tuple[str, tuple[int, ...], tuple[tuple[Slot, float], ...], tuple[complex, ...]]
+"""A gate without values: name, qubits, for each angle its slot and factor, matrix."""
+
+
+@lru_cache(maxsize=256)
+def _circuit(n_qubits: int, prepared: bool, lines: tuple[Line, ...], strings: tuple[str, ...]) -> Circuit:
+    """The circuit of tapes that differ in the values of their parameters only."""
+    circuit = Circuit(n_qubits)
+    if prepared:
+        circuit.amplitudes()
+    first = circuit.n_inputs
+    for name, qubits, slots, matrix in lines:
+        angles = tuple(factor * (Input(first + k) if kind == "input" else Weight(k)) for (kind, k), factor in slots)
+        circuit._append(Gate(name, qubits, angles, matrix))
+    if not len(circuit):
+        circuit.i(0)
+    return circuit.measure(*strings)
+
+
+def _tensor(value: Any, device: torch.device | None = None) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64, device=device)
+
+
+def _stack(values: list[Any], device: torch.device | None) -> Tensor:
+    """Numbers, or arrays of the batch, as one float64 tensor, parameters last; on ``device`` where some are torch's."""
+    if not values:
+        return torch.empty(0, dtype=torch.float64, device=device)
+    if device is None:
+        return torch.from_numpy(np.stack([np.asarray(v, dtype=np.float64) for v in values], -1))
+    return torch.stack([_tensor(v, device) for v in values], -1)
+
+
+@dataclass
+class _Run:
+    """A tape of gates on wires 0, 1, ...: its circuit without values, and the values.
+
+    Attributes:
+        tape: the tape, wires numbered.
+        inputs: (B, n_inputs) with parameter broadcasting, else (n_inputs,); float64. Amplitudes come first.
+        weights: (n_weights,): what all samples share.
+        slots: (operation's index, parameter's index) -> `Slot`.
+    """
+
+    tape: QuantumScript
+    n_qubits: int = field(init=False)
+    lines: tuple[Line, ...] = field(init=False)
+    amplitudes: Tensor | None = field(init=False, default=None)
+    angles: Tensor | None = field(init=False, default=None)
+    weights: Tensor = field(init=False)
+    slots: dict[tuple[int, int], Slot] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.n_qubits = max(1, self.tape.num_wires)
+        operations = self.tape.operations
+        prepared = bool(operations) and isinstance(operations[0], qml.StatePrep)
+        if prepared:
+            self.slots[0, 0] = ("amplitudes", 0)
+            self.amplitudes = _tensor(qml.math.real(operations[0].data[0]))
+        varied: list[Any] = []
+        shared: list[Any] = []
+        lines: list[Line] = []
+        for i, op in enumerate(operations[int(prepared) :], int(prepared)):
+            for name, qubits, factors, matrix in gates_of(op):
+                for p, _ in factors:
+                    if (i, p) not in self.slots:
+                        value = op.data[p]
+                        kind, values = ("input", varied) if np.ndim(value) else ("weight", shared)
+                        self.slots[i, p] = (kind, len(values))
+                        values.append(value)
+                lines.append((name, qubits, tuple((self.slots[i, p], c) for p, c in factors), matrix))
+        self.lines = tuple(lines)
+        given = [*varied, *shared, *(operations[0].data if prepared else ())]
+        device = next((v.device for v in given if isinstance(v, Tensor)), None)
+        self.angles = _stack(varied, device) if varied else None
+        self.weights = _stack(shared, device)
+
+    @property
+    def inputs(self) -> Tensor:
+        """(B, n_inputs) or, without broadcasting, (n_inputs,)."""
+        parts = []
+        if self.amplitudes is not None:
+            full = self.amplitudes.new_zeros(*self.amplitudes.shape[:-1], 2**self.n_qubits)
+            positions = amplitude_positions(self.tape.operations[0].wires, self.n_qubits)
+            full = full.index_copy(-1, torch.tensor(positions, device=full.device), self.amplitudes)
+            size = self.tape.batch_size
+            parts.append(full if size is None else full.expand(size, -1))
+        if self.angles is not None:
+            parts.append(self.angles)
+        return torch.cat(parts, -1) if parts else self.weights.new_empty(0)
+
+    def circuit(self, strings: tuple[str, ...] = ()) -> Circuit:
+        """The circuit, measuring ``strings``."""
+        return _circuit(self.n_qubits, self.amplitudes is not None, self.lines, strings)
+
+    def state(self) -> np.ndarray[Any, Any]:
+        """The final state, (2, ..., 2) or (B, 2, ..., 2), complex128."""
+        state = statevector(self.circuit(), self.inputs, self.weights).cpu().numpy()
+        n = self.tape.num_wires  # none, if all there is are global phases
+        return state[..., : 2**n].reshape(*state.shape[:-1], *(2,) * n)
+
+    def results(self, backend: str = "auto") -> list[Tensor]:
+        """Expectation values and probabilities, one tensor for each measurement, differentiable."""
+        inputs, weights = self.inputs, self.weights
+        measured = self.tape.measurements
+        sums = [pauli_strings(mp.obs, self.n_qubits) if isinstance(mp, ExpectationMP) else None for mp in measured]
+        strings = tuple(dict.fromkeys(s for terms in sums if terms for s in terms))
+        values: dict[str, Tensor] = {}
+        if strings:
+            stacked = expval(self.circuit(strings), inputs, weights, backend=backend)
+            values = dict(zip(strings, stacked.unbind(-1), strict=True))
+        every = None
+        if any(terms is None for terms in sums):
+            every = probs(self.circuit(), inputs, weights, backend=backend)
+        batch = inputs.shape[:-1]
+        results = []
+        for mp, terms in zip(measured, sums, strict=True):
+            if terms is None:
+                assert every is not None
+                results.append(marginal(every, tuple(int(w) for w in mp.wires), self.n_qubits))
+            else:
+                total = inputs.new_zeros(batch)
+                for string, coefficient in terms.items():
+                    total = total + _real(coefficient) * values[string]
+                results.append(total)
+        return results
+
+
+def _real(coefficient: Any) -> Any:
+    if isinstance(coefficient, Tensor):
+        return coefficient.real
+    return float(np.real(coefficient))
+
+
+def _is_differentiable(mp: MeasurementProcess) -> bool:
+    """Whether the engines compute the measurement themselves, and so its derivatives."""
+    if isinstance(mp, ExpectationMP):
+        return mp.obs is not None and mp.obs.pauli_rep is not None
+    return isinstance(mp, ProbabilityMP) and mp.obs is None and mp.mv is None and mp.eigvals() is None
+
+
+def _output(results: Sequence[Any]) -> Any:
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+@qml.transform
+def _expand_shadows(tape: QuantumScript) -> tuple[Sequence[QuantumScript], Any]:
+    """Classical shadows are sampled one by one."""
+    if any(isinstance(mp, (ShadowExpvalMP, ClassicalShadowMP)) for mp in tape.measurements):
+        parts, join = qml.transforms.broadcast_expand(tape)
+        return parts, join
+    return (tape,), lambda results: results[0]
+
+
+@simulator_tracking
+@single_tape_support
+class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
+    """PennyLane device on hqfkernels' engines: ``qml.device("hqf.qubit", wires=n)``.
+
+    A tape with parameter broadcasting is one call for the whole batch, forward and backward. Values are computed in
+    float64. Expectation values of sums of Pauli words and probabilities are the engines' own; all other measurements,
+    and finite shots, are PennyLane's, taken from the engines' state.
+
+    Derivatives of expectation values and probabilities are the engines' adjoint ones (``diff_method`` "best",
+    "adjoint" or "device"), as vector-Jacobian products that take broadcasting; a
+    tape with anything else falls back to PennyLane's parameter shift with "best". Second derivatives
+    (``max_diff=2``) come from the plain-torch reference with the torch interface, else from parameter shift.
+
+    Args:
+        wires: number of wires, or their labels; None takes what each tape has.
+        shots: default number of shots; None is exact.
+        seed: of the sampling, as for `numpy.random.default_rng`; "global" draws it from numpy's global generator.
+    """
+
+    def __init__(self, wires: Any = None, shots: Any = None, seed: Any = "global") -> None:
+        super().__init__(wires=wires, shots=shots)
+        self._rng = np.random.default_rng(np.random.randint(2**31) if seed == "global" else seed)  # noqa: NPY002
+
+    @property
+    def name(self) -> str:
+        """The name that `qml.device` knows."""
+        return "hqf.qubit"
+
+    def supports_derivatives(
+        self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> bool:
+        """Whether the engines have the derivatives that the configuration asks for, of ``circuit`` if given."""
+        if execution_config is None:
+            return True
+        method, order = execution_config.gradient_method, execution_config.derivative_order
+        torch_calls = execution_config.interface == Interface.TORCH
+        if method not in ("best", "adjoint", "device"):
+            return False
+        if order > 1 and not torch_calls:
+            return False
+        if circuit is None:
+            return True
+        # Torch differentiates the coefficients of observables as well; the device's own products do not.
+        fixed = torch_calls or not any(
+            qml.math.requires_grad(d) for mp in circuit.measurements if mp.obs is not None for d in mp.obs.data
+        )
+        return not circuit.shots and fixed and all(map(_is_differentiable, circuit.measurements))
+
+    def supports_vjp(
+        self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> bool:
+        """As `supports_derivatives`."""
+        return self.supports_derivatives(execution_config, circuit)
+
+    def setup_execution_config(
+        self, config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
+    ) -> ExecutionConfig:
+        """Chooses how derivatives are taken: by torch through the engines' operators, or by `compute_vjp`."""
+        config = config or ExecutionConfig()
+        for option in config.device_options:
+            raise DeviceError(f"device option {option!r} is not known to {self.name}")
+        method = config.mcm_config.mcm_method
+        if method not in (None, "deferred"):
+            raise DeviceError(f'{self.name} takes mcm_method="deferred" only, got {method!r}')
+        updated: dict[str, Any] = {"mcm_config": replace(config.mcm_config, mcm_method="deferred")}
+        if config.gradient_method in ("best", "adjoint", "device", "backprop"):
+            # The interface may not be settled yet at the first of PennyLane's two calls.
+            if config.interface == Interface.TORCH:
+                updated |= {"gradient_method": "backprop", "use_device_jacobian_product": False}
+            elif config.interface != Interface.AUTO:
+                updated |= {"gradient_method": "adjoint", "use_device_jacobian_product": True}
+                # Under jax.jit PennyLane asks for whole Jacobians, which have no batch, of devices that want numpy.
+                updated["convert_to_numpy"] = config.interface != Interface.JAX_JIT
+            updated |= {"use_device_gradient": True, "grad_on_execution": False}
+        return replace(config, **updated)
+
+    def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
+        """What turns any tape into one that `execute` takes."""
+        config = execution_config or ExecutionConfig()
+        pipeline = CompilePipeline()
+        pipeline.add_transform(qml.defer_measurements, allow_postselect=False)
+        pipeline.add_transform(to_gates, name=self.name)
+        pipeline.add_transform(validate_device_wires, self.wires, name=self.name)
+        pipeline.add_transform(
+            validate_measurements,
+            analytic_measurements=accepted_analytic_measurement,
+            sample_measurements=accepted_sample_measurement,
+            name=self.name,
+        )
+        pipeline.add_transform(_expand_shadows)
+        if config.gradient_method in ("adjoint", "backprop"):
+            pipeline.add_transform(no_sampling, name=f"{config.gradient_method} + {self.name}")
+        return pipeline
+
+    def execute(self, circuits: Any, execution_config: ExecutionConfig | None = None) -> Any:
+        """Results of preprocessed tapes, as numpy arrays; as torch tensors where torch differentiates them."""
+        config = execution_config or ExecutionConfig()
+        if config.gradient_method == "backprop":
+            backend = "reference" if config.derivative_order > 1 else "auto"
+            return tuple(_output(_Run(tape.map_to_standard_wires()).results(backend)) for tape in circuits)
+        return tuple(map(self._execute, circuits))
+
+    def _execute(self, tape: QuantumScript) -> Any:
+        run = _Run(tape.map_to_standard_wires())
+        if tape.shots or not all(map(_is_differentiable, tape.measurements)):
+            return measure_final_state(run.tape, run.state(), tape.batch_size is not None, rng=self._rng)
+        with torch.no_grad():
+            return _output([value.cpu().numpy() for value in run.results()])
+
+    def compute_derivatives(self, circuits: Any, execution_config: ExecutionConfig | None = None) -> Any:
+        """Jacobians of tapes without broadcasting, in PennyLane's nesting: measurements, then trainable parameters."""
+        return tuple(map(self._jacobian, circuits))
+
+    def _jacobian(self, tape: QuantumScript) -> Any:
+        if tape.batch_size is not None:
+            raise NotImplementedError(
+                f"{self.name} has no Jacobians of tapes with parameter broadcasting: "
+                "ask for compute_vjp, or apply qml.transforms.broadcast_expand first"
+            )
+        run, leaves, values = _differentiable_run(tape)
+        jacobians = []
+        for value in values:
+            cotangents = torch.eye(value.numel(), dtype=value.dtype).reshape(-1, *value.shape)
+            rows = [_gradients(run, leaves, [value], [one]) for one in cotangents]
+            columns = [
+                np.stack(entries).reshape((*value.shape, *entries[0].shape)) for entries in zip(*rows, strict=True)
+            ]
+            jacobians.append(columns[0] if len(columns) == 1 else tuple(columns))
+        return _output(jacobians)
+
+    def compute_vjp(self, circuits: Any, cotangents: Any, execution_config: ExecutionConfig | None = None) -> Any:
+        """Gradients of ``sum(cotangent * result)`` for the trainable parameters, shaped as these.
+
+        Cotangents are shaped as the results of `execute`; one more dimension in front, of some or all, stacks several
+        of them, and comes back in front of each gradient.
+        """
+        return tuple(self._vjp(tape, cotangent) for tape, cotangent in zip(circuits, cotangents, strict=True))
+
+    def _vjp(self, tape: QuantumScript, cotangent: Any) -> tuple[Any, ...]:
+        run, leaves, values = _differentiable_run(tape)
+        given = (cotangent,) if len(values) == 1 and not isinstance(cotangent, (tuple, list)) else cotangent
+        slopes = [torch.as_tensor(np.array(c, dtype=np.float64)) for c in given]
+        stacks = {len(s) for s, v in zip(slopes, values, strict=True) if s.dim() > v.dim()}
+        if not stacks:
+            return _gradients(run, leaves, values, slopes)
+        (size,) = stacks
+        full = [s.expand(size, *v.shape) for s, v in zip(slopes, values, strict=True)]
+        stacked = [_gradients(run, leaves, values, list(one)) for one in zip(*full, strict=True)]
+        return tuple(map(np.stack, zip(*stacked, strict=True)))
+
+
+def _differentiable_run(tape: QuantumScript) -> tuple[_Run, dict[str, Tensor], list[Tensor]]:
+    """The run, its values as leaves of a graph, and the results."""
+    run = _Run(tape.map_to_standard_wires())
+    leaves = {"weight": run.weights.requires_grad_()}
+    if run.angles is not None:
+        leaves["input"] = run.angles.requires_grad_()
+    if run.amplitudes is not None:
+        leaves["amplitudes"] = run.amplitudes.requires_grad_()
+    return run, leaves, run.results()
+
+
+def _gradients(
+    run: _Run, leaves: dict[str, Tensor], values: list[Tensor], slopes: list[Tensor]
+) -> tuple[np.ndarray[Any, Any], ...]:
+    """The vector-Jacobian products for each trainable parameter of the tape."""
+    pairs = [(v, s) for v, s in zip(values, slopes, strict=True) if v.requires_grad]
+    found: tuple[Tensor | None, ...] = (None,) * len(leaves)
+    if pairs:
+        found = torch.autograd.grad(
+            [v for v, _ in pairs], list(leaves.values()), [s for _, s in pairs], retain_graph=True, allow_unused=True
+        )
+    grads = {
+        kind: (torch.zeros_like(leaf) if grad is None else grad).numpy()
+        for (kind, leaf), grad in zip(leaves.items(), found, strict=True)
+    }
+    results = []
+    for k in run.tape.trainable_params:
+        info = run.tape.par_info[k]
+        if info["op_idx"] >= len(run.tape.operations):
+            raise NotImplementedError("hqf.qubit has no derivatives in the coefficients of observables")
+        slot = run.slots.get((info["op_idx"], info["p_idx"]))
+        if slot is None:
+            results.append(np.zeros(np.shape(info["op"].data[info["p_idx"]])))
+        else:
+            kind, index = slot
+            results.append(grads[kind] if kind == "amplitudes" else grads[kind][..., index])
+    return tuple(results)

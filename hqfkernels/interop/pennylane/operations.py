@@ -1,0 +1,160 @@
+"""PennyLane operations as gates: what is taken as it is, what PennyLane takes apart first, what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+from pennylane.devices.preprocess import decompose
+from pennylane.tape import QuantumScript
+from torch import Tensor
+
+GATE_NAMES = {
+    "PauliX": "x",
+    "PauliY": "y",
+    "PauliZ": "z",
+    "Hadamard": "h",
+    "S": "s",
+    "Adjoint(S)": "sdg",
+    "T": "t",
+    "Adjoint(T)": "tdg",
+    "SX": "sx",
+    "RX": "rx",
+    "RY": "ry",
+    "RZ": "rz",
+    "PhaseShift": "p",
+    "U1": "p",
+    "Rot": "rot",
+    "CNOT": "cx",
+    "CY": "cy",
+    "CZ": "cz",
+    "SWAP": "swap",
+    "CRX": "crx",
+    "CRY": "cry",
+    "CRZ": "crz",
+    "ControlledPhaseShift": "cp",
+    "IsingXX": "rxx",
+    "IsingYY": "ryy",
+    "IsingZZ": "rzz",
+}
+"""PennyLane operation -> the gate that it is."""
+
+TARGET_GATES = {*GATE_NAMES, "Identity", "GlobalPhase", "QubitUnitary"}
+"""What PennyLane's decompositions should end in."""
+
+
+def _is_constant(op: Any) -> bool:
+    return op.batch_size is None and not any(qml.math.requires_grad(d) for d in op.data)
+
+
+def _is_small_matrix(op: Any) -> bool:
+    """Whether ``op`` goes in as a constant matrix on one or two qubits.
+
+    Operations with angles are taken apart instead where PennyLane can, so that a new angle is not a new circuit.
+    """
+    simplest = op.num_params == 0 or op.name == "QubitUnitary" or not op.has_decomposition
+    return simplest and op.has_matrix and 1 <= len(op.wires) <= 2 and _is_constant(op)
+
+
+def is_gate(op: Any) -> bool:
+    """Whether `gates_of` takes the operation as it is."""
+    return op.name in GATE_NAMES or op.name in ("Identity", "GlobalPhase") or _is_small_matrix(op)
+
+
+def gates_of(op: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[tuple[int, float], ...], tuple[complex, ...]]]:
+    """The gates of an operation that `is_gate` and whose wires are qubit numbers.
+
+    Yields:
+        name, qubits, for each angle (index of the operation's parameter, its factor), and the matrix of a "unitary".
+    """
+    qubits = tuple(int(w) for w in op.wires)
+    if op.name == "GlobalPhase":  # exp(-i phi) = p(-2 phi) rz(2 phi), on any qubit
+        yield "rz", (qubits or (0,))[:1], ((0, 2.0),), ()
+        yield "p", (qubits or (0,))[:1], ((0, -2.0),), ()
+    elif op.name in GATE_NAMES:
+        yield GATE_NAMES[op.name], qubits, tuple((k, 1.0) for k in range(op.num_params)), ()
+    elif op.name != "Identity":
+        matrix = np.asarray(qml.math.to_numpy(op.matrix()), dtype=np.complex128)
+        yield "unitary", qubits, (), tuple(matrix.ravel().tolist())
+
+
+def _is_real_preparation(op: Any) -> bool:
+    if not isinstance(op, qml.StatePrep) or qml.math.is_abstract(op.data[0]) or "sparse" in type(op.data[0]).__module__:
+        return False
+    return not np.any(np.imag(qml.math.to_numpy(op.data[0])))
+
+
+@qml.transform
+def to_gates(tape: QuantumScript, name: str) -> tuple[Sequence[QuantumScript], Any]:
+    """Takes a tape apart until only gates are left, after at most one preparation of a state with real amplitudes.
+
+    Args:
+        tape: the tape.
+        name: who asks, for error messages.
+
+    Raises:
+        DeviceError: for an operation that is no gate and that PennyLane cannot take apart, with its name.
+    """
+    real = bool(tape.operations) and _is_real_preparation(tape.operations[0])
+    prepared = bool(tape.operations) and isinstance(tape.operations[0], qml.operation.StatePrepBase)
+    if prepared and not real and tape.operations[0].batch_size is not None:
+        parts, join = qml.transforms.broadcast_expand(tape)  # PennyLane prepares complex states one by one
+        apart = [take_apart(part, name, False) for part in parts]
+        return apart, join
+    return [take_apart(tape, name, real)], lambda results: results[0]
+
+
+def take_apart(tape: QuantumScript, name: str, keep_preparation: bool) -> QuantumScript:
+    """As `to_gates`, with what becomes of a state preparation at the beginning decided by the caller."""
+    (result,), _ = decompose(
+        tape,
+        is_gate,
+        skip_initial_state_prep=keep_preparation,
+        decomposer=_parts,
+        num_work_wires=0,
+        target_gates=TARGET_GATES,
+        name=name,
+    )
+    return result
+
+
+def _parts(op: Any) -> list[Any]:
+    """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
+    if not op.has_decomposition and op.has_matrix and _is_constant(op):
+        return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
+    return op.decomposition()
+
+
+def amplitude_positions(wires: Sequence[int], n_qubits: int) -> list[int]:
+    """For each basis state of ``wires`` (the first one the high bit): its index in the register, the rest in |0>."""
+    bits = [1 << (n_qubits - 1 - q) for q in wires]
+    positions = [0]
+    for bit in bits:
+        positions = [p | value for p in positions for value in (0, bit)]
+    return positions
+
+
+def pauli_strings(observable: Any, n_qubits: int) -> dict[str, Any] | None:
+    """The observable as Pauli string -> coefficient, or None if it is no sum of Pauli words."""
+    if observable is None or observable.pauli_rep is None:
+        return None
+    strings = {}
+    for word, coefficient in observable.pauli_rep.items():
+        letters = ["I"] * n_qubits
+        for wire, letter in word.items():
+            letters[int(wire)] = letter
+        strings["".join(letters)] = coefficient
+    return strings
+
+
+def marginal(every: Tensor, wires: tuple[int, ...], n_qubits: int) -> Tensor:
+    """Probabilities of ``wires`` (all, if empty) in that order, from those of the register (..., 2**n)."""
+    if not wires or wires == tuple(range(n_qubits)):
+        return every
+    batch = every.dim() - 1
+    bits = every.unflatten(-1, (2,) * n_qubits)
+    rest = [q for q in range(n_qubits) if q not in wires]
+    order = [*range(batch), *(batch + q for q in (*wires, *rest))]
+    return bits.permute(order).flatten(batch).unflatten(-1, (2 ** len(wires), -1)).sum(-1)

@@ -1,0 +1,360 @@
+"""QNodes become circuits with the same values and gradients; TorchLayer is PennyLane's, value for value."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import hqfkernels as hqf
+from tests import oracles
+
+qml = pytest.importorskip("pennylane")
+from hqfkernels.interop.pennylane import TorchLayer, from_qnode  # noqa: E402
+from tests.test_pennylane_agreement import apply  # noqa: E402
+
+WIRES = range(3)
+
+
+def value(angle, inputs, weights):
+    total = torch.full(inputs.shape[:-1], angle.constant, dtype=torch.float64)
+    for j, c in angle.inputs:
+        total = total + c * inputs[..., j]
+    for k, c in angle.weights:
+        total = total + c * weights[k]
+    return total
+
+
+def qnode_of(circuit, measure="expval"):
+    """The circuit, written gate by gate for PennyLane."""
+
+    @qml.qnode(qml.device("default.qubit", wires=circuit.n_qubits))
+    def node(inputs, w):
+        for gate in circuit.gates:
+            apply(gate, [value(angle, inputs, w) for angle in gate.angles])
+        if measure == "probs":
+            return qml.probs(wires=range(circuit.n_qubits))
+        return [qml.expval(qml.pauli.string_to_pauli_word(o)) for o in circuit.observables[:-1]]
+
+    return node
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_circuits_come_back(seed):
+    rng = np.random.default_rng(seed)
+    n = seed % 4 + 2
+    circuit = oracles.random_circuit(rng, n, 40, 3, 4, amplitudes=seed % 4 == 3)
+    read = from_qnode(qnode_of(circuit), {"w": circuit.n_weights}, circuit.n_inputs)
+    strings = dict.fromkeys(circuit.observables[:-1])
+    inputs = torch.tensor(rng.normal(size=(5, circuit.n_inputs)), requires_grad=True)
+    weights = torch.tensor(rng.normal(size=circuit.n_weights), requires_grad=True)
+    assert len(strings) == len(circuit.observables) - 1, "the seed must draw different strings"
+    assert read.observables == circuit.observables[:-1]
+    grad = torch.tensor(rng.normal(size=(5, read.n_observables)))
+    results = []
+    for c in (read, circuit):
+        y = hqf.expval(c, inputs, weights)[:, : read.n_observables]
+        results.append((y, *torch.autograd.grad(y, (inputs, weights), grad)))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
+
+
+def test_probabilities_of_all_wires():
+    circuit = oracles.random_circuit(np.random.default_rng(0), 3, 20, 2, 2)
+    read = from_qnode(qnode_of(circuit, "probs"), {"w": 2}, 2)
+    inputs, weights = torch.rand(4, 2).double(), torch.rand(2).double()
+    torch.testing.assert_close(hqf.probs(read, inputs, weights), hqf.probs(circuit, inputs, weights))
+
+
+def templates(inputs, w, v, s):
+    qml.AngleEmbedding(torch.pi * inputs, wires=WIRES, rotation="Y")
+    qml.StronglyEntanglingLayers(w, wires=WIRES)
+    qml.Toffoli(wires=[2, 0, 1])
+    qml.MultiRZ(2 * s - inputs[..., 0] + 0.5, wires=WIRES)
+    qml.BasicEntanglerLayers(v, wires=WIRES)
+    qml.CRot(inputs[..., 1], v[0, 0], 0.3, wires=[1, 2])
+    qml.adjoint(qml.SX)(0)
+    qml.ctrl(qml.Hadamard, control=1)(0)
+    qml.GlobalPhase(s, wires=0)
+    qml.QubitUnitary(np.array([[1, 1], [-1, 1]]) / math.sqrt(2), wires=2)
+
+
+SHAPES = {"w": (2, 3, 3), "v": (1, 3), "s": 1}
+RETURNS = {
+    "list": lambda: [qml.expval(qml.Z(k)) for k in WIRES],
+    "tuple": lambda: (qml.expval(qml.Z(0)), qml.expval(qml.X(1) @ qml.Y(2))),
+    "one": lambda: qml.expval(qml.Z(1)),
+    "list of one": lambda: [qml.expval(qml.Z(1))],
+    "tuple of one": lambda: (qml.expval(qml.Z(1)),),
+    "sums": lambda: [qml.expval(qml.Z(0) + 2 * qml.X(1)), qml.expval(0.5 * qml.Y(2)), qml.expval(qml.Z(0))],
+    "the same twice": lambda: [qml.expval(qml.Z(0)), qml.expval(qml.Z(0))],
+    "identity": lambda: [qml.expval(qml.Z(0)), qml.expval(qml.I(1))],
+    "probs": lambda: qml.probs(wires=WIRES),
+    "probs, every wire": lambda: qml.probs(),
+    "probs of some": lambda: qml.probs(wires=[2, 0]),
+    "list with probs": lambda: [qml.probs(wires=1), qml.expval(qml.Z(0))],
+}
+
+
+def layers(function, shapes, wires=3):
+    """PennyLane's layer and ours for the same function, with the same weights."""
+    torch.manual_seed(3)
+    theirs = qml.qnn.TorchLayer(qml.QNode(function, qml.device("default.qubit", wires=wires)), shapes)
+    ours = TorchLayer(qml.QNode(function, qml.device("default.qubit", wires=wires)), shapes)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 3)], ids=str)
+@pytest.mark.parametrize("returns", RETURNS)
+def test_layer_is_pennylanes(returns, shape):
+    def function(inputs, w, v, s):
+        templates(inputs, w, v, s)
+        return RETURNS[returns]()
+
+    theirs, ours = layers(function, SHAPES)
+    results = []
+    for layer in (theirs, ours):
+        inputs = torch.linspace(-2, 2, math.prod(shape)).reshape(shape).requires_grad_()
+        y = layer(inputs)
+        (y * torch.arange(1.0, y.numel() + 1).reshape(y.shape)).sum().backward()
+        results.append((y, inputs.grad, *(p.grad for p in layer.parameters())))
+    for actual, expected in zip(*reversed(results), strict=True):
+        assert actual.shape == expected.shape
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_state_dict_serves_both_ways():
+    theirs, ours = layers(lambda inputs, w: (qml.RX(inputs[..., 0] + w, 0), qml.expval(qml.Z(0)))[1], {"w": 1}, 1)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+    with torch.no_grad():
+        ours.w.fill_(0.25)
+    theirs.load_state_dict(ours.state_dict())
+    assert theirs(torch.zeros(1)).item() == pytest.approx(math.cos(0.25))
+
+
+def test_initial_weights_are_pennylanes():
+    node = qml.QNode(lambda inputs, w: (qml.RX(w[0], 0), qml.expval(qml.Z(0)))[1], qml.device("default.qubit", wires=1))
+    values = []
+    for layer in (qml.qnn.TorchLayer, TorchLayer):
+        torch.manual_seed(0)
+        values.append(layer(node, {"w": 2}).w.detach())
+    assert torch.equal(*values)
+    assert torch.equal(TorchLayer(node, {"w": (2,)}, {"w": torch.ones(2)}).w, torch.ones(2))
+
+
+def test_layer_can_be_copied_and_trained():
+    _, layer = layers(lambda inputs, w: (qml.RX(inputs[..., 0] + w, 0), qml.expval(qml.Z(0)))[1], {"w": 1}, 1)
+    layer(torch.zeros(2, 1))
+    twin = copy.deepcopy(layer)
+    with torch.no_grad():
+        twin.w.add_(1.0)
+    x = torch.zeros(1)
+    assert twin(x).item() == pytest.approx(math.cos(layer.w.item() + 1.0), abs=1e-6)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 1), layer)
+    model(torch.rand(4, 3)).sum().backward()
+    assert layer.w.grad is not None
+
+
+def test_weights_that_are_not_used_get_no_gradient():
+    _, layer = layers(lambda inputs, w: (qml.RX(w[0], 0), qml.expval(qml.Z(0)))[1], {"w": (3,)}, 1)
+    layer(torch.rand(4, 2)).sum().backward()
+    assert torch.equal(layer.w.grad[1:], torch.zeros(2))
+
+
+def test_functions_of_a_batch_only():
+    def function(inputs, w):
+        qml.RX(inputs[:, 0] * 2 + w[0], 0)
+        qml.RY(inputs[:, 1], 1)
+        qml.CNOT([0, 1])
+        return [qml.expval(qml.Z(0)), qml.expval(qml.Z(1))]
+
+    theirs, ours = layers(function, {"w": (1,)}, 2)
+    x = torch.rand(6, 2)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("features", [3, 4, 8])
+def test_amplitude_embedding(features):
+    def function(inputs, w):
+        qml.AmplitudeEmbedding(inputs, wires=WIRES, normalize=True, pad_with=0.0)
+        qml.BasicEntanglerLayers(w, wires=WIRES)
+        return [qml.expval(qml.Z(k)) for k in WIRES]
+
+    theirs, ours = layers(function, {"w": (2, 3)})
+    x = torch.rand(5, features) - 0.5
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_amplitudes_of_some_inputs_on_the_last_wires():
+    def function(inputs):
+        qml.AmplitudeEmbedding(inputs[..., 1:5], wires=[1, 2], normalize=True)
+        qml.RX(inputs[..., 0], 0)
+        qml.CNOT([0, 2])
+        return [qml.expval(qml.Z(k)) for k in WIRES]
+
+    circuit = from_qnode(qml.QNode(function, qml.device("default.qubit", wires=3)), {}, 5)
+    assert circuit.gates[0].angles[0] == hqf.Input(1)
+    theirs, ours = layers(function, {})
+    x = torch.rand(5, 5) - 0.5
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_transforms_of_the_user_are_applied():
+    @qml.transforms.merge_rotations
+    @qml.qnode(qml.device("default.qubit", wires=1))
+    def node(inputs, w):
+        qml.RX(inputs[0], 0)
+        qml.RX(w[0], 0)
+        return qml.expval(qml.Z(0))
+
+    circuit = from_qnode(node, {"w": (1,)})
+    assert str(circuit.gates) == str(hqf.Circuit(1).rx(hqf.Input(0) + hqf.Weight(0), 0).gates)
+
+
+def test_wires_keep_the_devices_order():
+    @qml.qnode(qml.device("default.qubit", wires=["a", 7, "b"]))
+    def node(inputs):
+        qml.CNOT(["b", "a"])
+        return qml.expval(qml.Z(7))
+
+    circuit = from_qnode(node, {})
+    assert circuit.gates[0].qubits == (2, 0)
+    assert circuit.observables == ("IZI",)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def measured_in_between(inputs, w):
+    qml.RX(inputs[0], 0)
+    qml.measure(0)
+
+
+def depends_on_an_input(inputs, w):
+    if inputs[0] > 0:
+        qml.RX(inputs[0], 0)
+
+
+def depends_on_a_number(inputs, w):
+    qml.RX(inputs[0].item(), 0)
+
+
+def depends_through_numpy(inputs, w):
+    qml.RX(inputs.detach().numpy()[0], 0)
+
+
+def jumps(inputs, w):
+    for _ in range(int(inputs.detach().numpy()[0] > 0)):
+        qml.RX(inputs[0], 0)
+
+
+def product(inputs, w):
+    qml.RY(0.1, 1)
+    qml.RX(inputs[0] * w[0], 1)
+
+
+def curved(inputs, w):
+    qml.CRX(torch.sin(inputs[1]), wires=[0, 1])
+
+
+def matrix(inputs, w):
+    qml.QubitUnitary(torch.matrix_exp(1j * inputs[0] * torch.tensor([[0, 1.0], [1, 0]], dtype=torch.complex128)), 0)
+    qml.RX(inputs[0] ** 2, 0)
+
+
+def not_normalised(inputs, w):
+    qml.AmplitudeEmbedding(inputs, wires=0)
+
+
+def padded(inputs, w):
+    qml.AmplitudeEmbedding(inputs, wires=[0, 1], pad_with=0.3, normalize=True)
+
+
+def channel(inputs, w):
+    qml.AmplitudeDamping(0.1, wires=0)
+
+
+def elsewhere(inputs, w):
+    qml.X(5)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (measured_in_between, "mid-circuit measurement of wire 0.*defer_measurements"),
+        (depends_on_an_input, "depends on the data"),
+        (depends_on_a_number, "depends on the data"),
+        (depends_through_numpy, "angle of RX on wire.*0 is not affine"),
+        (jumps, "gates change with the data"),
+        (product, "angle of RX on wire.*1 is not affine.*pass it in as an input"),
+        (curved, r"angle of CRX on wire\(s\) 0, 1 is not affine"),
+        (matrix, "is not affine"),
+        (not_normalised, "state preparation.*normalize=True"),
+        (padded, "normalize=True, pad_with=0"),
+        (channel, "AmplitudeDamping.*not supported"),
+        (elsewhere, "X acts on wire 5, which its device does not have"),
+    ],
+    ids=lambda p: getattr(p, "__name__", ""),
+)
+def test_what_is_no_circuit_is_refused(function, message):
+    def whole(inputs, w):
+        function(inputs, w)
+        return qml.expval(qml.Z(0))
+
+    node = qml.QNode(whole, qml.device("default.qubit", wires=2))
+    with pytest.raises(ValueError, match=f"qnode: .*{message}"):
+        from_qnode(node, {"w": (1,)})
+    with pytest.raises(ValueError, match=f"qnode: .*{message}"):
+        TorchLayer(node, {"w": (1,)})(torch.rand(3, 2))
+
+
+def node_of(function, wires=2, **options):
+    return qml.QNode(function, qml.device("default.qubit", wires=wires), **options)
+
+
+def rx(inputs, w):
+    qml.RX(inputs[0] + w[0], 0)
+    return qml.expval(qml.Z(0))
+
+
+@pytest.mark.parametrize(
+    ("node", "shapes", "options", "error", "message"),
+    [
+        (rx, {"w": 1}, {}, TypeError, "qnode: expected a qml.QNode"),
+        (node_of(rx), [1], {}, TypeError, "weight_shapes: expected a dict"),
+        (node_of(rx), {}, {}, ValueError, "shape of 'w'.* is missing"),
+        (node_of(rx), {"w": (1,), "v": (1,)}, {}, ValueError, "no argument 'v'"),
+        (node_of(rx), {"w": (1,), "inputs": (2,)}, {}, ValueError, "'inputs' is the argument of the inputs"),
+        (node_of(lambda *w: qml.expval(qml.Z(0))), {}, {}, TypeError, "which 'w' cannot be"),
+        (node_of(rx, None), {"w": (1,)}, {}, ValueError, "n_inputs: .*must be given"),
+        (node_of(rx), {"w": (1,)}, {"n_inputs": 0}, ValueError, "one sample of 0 inputs"),
+        (node_of(rx, shots=10), {"w": (1,)}, {}, ValueError, "finite shots.*hqf.qubit"),
+        (node_of(lambda inputs: qml.var(qml.Z(0))), {}, {}, ValueError, "var.*not supported"),
+        (node_of(lambda inputs: qml.state()), {}, {}, ValueError, "state.*not supported"),
+        (node_of(lambda inputs: qml.expval(qml.Hermitian(np.eye(2), 0))), {}, {}, ValueError, "Hermitian"),
+        (node_of(lambda inputs: qml.expval(2 * qml.Z(0))), {}, {}, ValueError, "sums or multiples.*TorchLayer"),
+        (node_of(lambda inputs: qml.expval(inputs[0] * qml.Z(0))), {}, {}, ValueError, "coefficients that depend"),
+        (node_of(lambda inputs: qml.probs(wires=1)), {}, {}, ValueError, "all wires in order"),
+        (
+            node_of(lambda inputs: [qml.expval(qml.Z(0)), qml.expval(qml.Z(0))]),
+            {},
+            {},
+            ValueError,
+            "the same Pauli word twice",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(node, shapes, options, error, message):
+    with pytest.raises(error, match=message):
+        from_qnode(node, shapes, **options)
+
+
+def test_layer_names_bad_inputs():
+    layer = TorchLayer(node_of(rx), {"w": (1,)})
+    with pytest.raises(TypeError, match=r"inputs: expected a tensor \(..., n_features\), got list"):
+        layer([1.0])
+    with pytest.raises(TypeError, match="qnode: expected a qml.QNode"):
+        TorchLayer(rx, {"w": (1,)})
