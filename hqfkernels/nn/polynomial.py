@@ -72,8 +72,8 @@ class PolynomialLayer(nn.Module):
         weights: (n_weights,) of each.
 
     Shape:
-        (..., n_inputs) in radians -> (..., sum of n_observables), float64 if the weights are, else float32, whatever the
-        inputs are.
+        (..., n_inputs) in radians, of any floating dtype -> (..., sum of n_observables), float64 if the weights are,
+        else float32.
 
     Raises:
         ValueError: if a circuit is no trigonometric polynomial of a size that pays; the message says why.
