@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
-from hqfkernels.nn import CircuitBank, PatchBank2d, PatchCircuit2d
-from hqfkernels.planner import choose
+from hqfkernels.nn import CircuitBank, PatchBank2d, PatchCircuit2d, patch
+from hqfkernels.planner import choose, scheduled
 from tests.test_nn import CHANNELS_LAST, GATHERS, expected, patch_circuit
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -51,9 +52,15 @@ def randomised(layer: Any) -> Any:
     return layer
 
 
-def engines(circuits: list[Circuit]) -> dict[str, int]:
-    """From how many samples on which engine runs."""
-    return dict(choose(tuple(c.text for c in circuits), "expval", "cpu", "auto", "auto"))
+RUNS = {engine: f"hqfkernels.{engine}_forward" for engine in ("gate", "fourier")} | {
+    "unitary": "hqfkernels.born_forward"
+}
+
+
+def samples_for(circuits: list[Circuit], engine: str, sets: int = 1) -> int:
+    """A number of samples for each set of weights for which the planner takes an engine."""
+    schedule = choose(tuple(c.text for c in circuits), "expval", "cpu", "auto", "auto")
+    return next(2**k for k in range(20) if scheduled(schedule, 2**k * sets, sets) == engine)
 
 
 def assert_same(actual: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
@@ -105,14 +112,12 @@ def test_circuits_run_as_one_by_one(engine, routed, dtype):
 
 
 @pytest.mark.parametrize("routed", [False, True])
-@pytest.mark.parametrize("engine", ["auto", "unitary"])
-def test_the_unitary_engine(engine, routed, recorder):
-    circuits = without_polynomials(10)
-    bank = randomised(CircuitBank(circuits, engine)).double()
-    inputs = torch.randn(9 if engine == "unitary" else engines(circuits)["unitary"], 4, dtype=torch.float64)
+def test_the_unitary_engine(routed, recorder):
+    bank = randomised(CircuitBank(without_polynomials(3), "unitary")).double()
+    inputs = torch.randn(9, 4, dtype=torch.float64)
     with recorder:
         bank(inputs)
-    assert "aten.linalg_vector_norm" in recorder.names
+    assert recorder.names.count(RUNS["unitary"]) == 2
     assert_bank_is_right(bank, inputs, routed)
 
 
@@ -138,23 +143,25 @@ def test_the_reference_runs_a_bank():
 def test_large_batches_are_one_contraction(recorder):
     circuits = experts()
     bank = randomised(CircuitBank(circuits))
-    thresholds = engines(circuits)
-    for engine, samples in (("gate", thresholds["fourier"] - 1), ("fourier", thresholds["fourier"])):
+    for engine, calls in (("gate", 4), ("fourier", 1)):
+        inputs = torch.randn(samples_for(circuits, engine), 4)
         recorder.names.clear()
         with recorder:
-            assert_bank_is_right(bank, torch.randn(samples, 4), routed=True)
-        counts = {name: recorder.names.count(f"hqfkernels.{name}_forward") for name in ("gate", "fourier")}
-        assert counts == ({"gate": 4, "fourier": 0} if engine == "gate" else {"gate": 0, "fourier": 1})
+            bank(inputs)
+        counts = {other: recorder.names.count(name) for other, name in RUNS.items()}
+        assert counts == {**dict.fromkeys(RUNS, 0), engine: calls}
+        assert_bank_is_right(bank, inputs, routed=True)
 
 
 @pytest.mark.parametrize("routed", [False, True])
 def test_a_member_without_polynomials_takes_the_others_along(routed, recorder):
     circuits = without_polynomials()
-    assert "fourier" in engines(circuits[:1])
-    assert "fourier" not in engines(circuits)
+    bank, samples = randomised(CircuitBank(circuits)).double(), samples_for(circuits[:1], "fourier")
+    inputs = torch.rand(samples, 4, dtype=torch.float64) + 0.5
     with recorder:
-        assert_bank_is_right(randomised(CircuitBank(circuits)).double(), torch.rand(40, 4).double() + 0.5, routed)
-    assert "hqfkernels.fourier_forward" not in recorder.names
+        bank(inputs)
+    assert RUNS["fourier"] not in recorder.names
+    assert_bank_is_right(bank, inputs, routed)
     with pytest.raises(ValueError, match="engine 'fourier' refuses the circuit: amplitude encoding"):
         CircuitBank(circuits, "fourier")(torch.rand(40, 4))
 
@@ -300,12 +307,12 @@ def test_gathers(gather, routed, groups, memory_format):
 
 
 @pytest.mark.parametrize("routed", [False, True])
-@pytest.mark.parametrize("patch", [1, (1, 2), (2, 1), 3])
+@pytest.mark.parametrize("sides", [1, (1, 2), (2, 1), 3])
 @pytest.mark.parametrize("gather", GATHERS)
-def test_patches(patch, gather, routed):
-    rows, columns = (patch, patch) if isinstance(patch, int) else patch
+def test_patches(sides, gather, routed):
+    rows, columns = (sides, sides) if isinstance(sides, int) else sides
     bank = randomised(
-        PatchBank2d(2, [patch_circuit(rows * columns), ansatz.angle_encoding(rows * columns)], patch, gather, 2)
+        PatchBank2d(2, [patch_circuit(rows * columns), ansatz.angle_encoding(rows * columns)], sides, gather, 2)
     )
     n = rows * columns
     side_h, side_w = {"rows": (1, n), "columns": (n, 1)}.get(gather, (rows, columns))
@@ -335,9 +342,8 @@ def test_dtypes_of_maps(routed, dtype):
 def test_large_maps_are_one_contraction(gather, routed, memory_format, recorder):
     circuits = patch_experts(4)
     bank = randomised(PatchBank2d(2, circuits, 2, gather, 2))
-    patches = engines(circuits)["fourier"]  # a set of weights has those of one channel
-    side = 2 * int(patches**0.5) + 4
-    maps = torch.randn(1, 2, side - side % 4, side - side % 4).contiguous(memory_format=memory_format)
+    side = math.isqrt(samples_for(circuits, "fourier", 2)) // 2 * 4 + 4
+    maps = torch.randn(1, 2, side, side).contiguous(memory_format=memory_format)
     with recorder:
         result = bank(maps)
     assert [name for name in recorder.names if name.startswith("hqfkernels.")] == [
@@ -348,17 +354,19 @@ def test_large_maps_are_one_contraction(gather, routed, memory_format, recorder)
     assert_patches_are_right(bank, maps, routed)
 
 
-@pytest.mark.parametrize(("size", "depth"), [((4, 6), 1), ((64, 64), 20)])
+@pytest.mark.parametrize("engine", ["gate", "unitary"])
 @pytest.mark.parametrize("routed", [False, True])
 @pytest.mark.parametrize("gather", ["block", "rows"])
-def test_patches_without_polynomials(gather, routed, size, depth, recorder):
-    """By the gate engine and, for deep circuits on the larger map, by the unitary engine."""
-    bank = randomised(PatchBank2d(2, without_polynomials(depth), 2, gather, 2)).double()
-    maps = torch.rand(2, 2, *size, dtype=torch.float64) + 0.5
+def test_patches_without_polynomials(gather, routed, engine, recorder, monkeypatch):
+    circuits = without_polynomials()
+    bank = randomised(PatchBank2d(2, circuits, 2, gather, 2)).double()
+    forced = choose(tuple(c.text for c in circuits), "expval", "cpu", engine, "auto")
+    monkeypatch.setattr(patch, "choose", lambda *facts: forced)
+    maps = torch.rand(2, 2, 6, 8, dtype=torch.float64) + 0.5
     with recorder:
         bank(maps)
-    assert "hqfkernels.fourier_forward" not in recorder.names
-    assert ("aten.linalg_vector_norm" in recorder.names) == (depth == 20)
+    assert RUNS["fourier"] not in recorder.names
+    assert (RUNS["unitary"] in recorder.names) == (engine == "unitary")
     assert_patches_are_right(bank, maps, routed)
 
 
