@@ -123,23 +123,28 @@ class ParameterCache:
     """Keeps the parameters that the Fourier engine computes from weights, for as long as the weights are the same.
 
     Weights are compared by value, so no way to change them goes unseen. Not for training: what comes out carries no
-    gradients.
+    gradients. Threads may share it.
     """
 
     def __init__(self) -> None:
-        self._weights: list[Tensor] = []
-        self._parameters: Tensor | None = None
+        self._kept: tuple[tuple[str, ...], list[Tensor], Tensor] | None = None  # circuits, weights, parameters
 
     def get(self, circuits: Sequence[Circuit], weights: Sequence[Tensor]) -> Tensor:
         """`hqfkernels.engines.fourier.parameters` for expectation values, computed now or kept."""
-        same = len(weights) == len(self._weights) and all(
-            new.dtype == old.dtype and new.device == old.device and torch.equal(new, old)
-            for new, old in zip(weights, self._weights, strict=True)
-        )
-        if self._parameters is None or not same:
-            self._parameters = fourier.parameters(circuits, weights)
-            self._weights = [w.detach().clone() for w in weights]
-        return self._parameters
+        texts = tuple(circuit.text for circuit in circuits)
+        kept = self._kept  # read once and replaced as a whole, as other threads may replace it meanwhile
+        if (
+            kept is None
+            or kept[0] != texts
+            or any(
+                new.dtype != old.dtype or new.device != old.device or not torch.equal(new, old)
+                for new, old in zip(weights, kept[1], strict=True)
+            )
+        ):
+            # From the copies that later weights are compared with: the originals may change meanwhile.
+            own = [w.detach().clone() for w in weights]
+            kept = self._kept = texts, own, fourier.parameters(circuits, own)
+        return kept[2]
 
 
 def check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:

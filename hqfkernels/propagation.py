@@ -173,7 +173,9 @@ def propagate(program: Program, axes: tuple[Axis, ...]) -> tuple[Polynomials, Pr
             return None
 
     terms: dict[tuple[int, int], dict[int, float]] = {}
-    for (output, _, _, product), total in sums.items():  # strings of Z alone are left, and |0...0> makes each of them 1
+    for (output, x, _, product), total in sums.items():
+        if x:  # left over where there are no rotations; |0...0> makes it 0, and strings of Z alone 1
+            continue
         term = terms.setdefault((output, product), {})
         for k, factor in total.items():
             term[k] = term.get(k, 0.0) + factor

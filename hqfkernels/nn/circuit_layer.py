@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,9 @@ def initial_weights(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape).uniform_(-INIT_ANGLE, INIT_ANGLE))
 
 
+_TRACERS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
+
+
 class Caching(nn.Module):
     """A layer that, in eval mode and without gradients, computes what depends on its weights alone only once."""
 
@@ -51,11 +54,19 @@ class Caching(nn.Module):
         super().__init__()
         self._cache = ParameterCache()
 
-    def usable_cache(self, weights: Tensor) -> ParameterCache | None:
-        """The cache, if this call may use it."""
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weights.device.type != "cpu":
-            return None  # on other devices comparing weights would wait for the device
-        return None if torch._C._functorch.is_functorch_wrapped_tensor(weights) else self._cache
+    def usable_cache(self, weights: Iterable[Tensor]) -> ParameterCache | None:
+        """The cache, if this call may use it: nothing traces the call, and the weights have values to compare."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return None
+        if any(torch._C._get_dispatch_mode(tracer) is not None for tracer in _TRACERS):
+            return None
+        plain = all(
+            type(own) in (Tensor, nn.Parameter)
+            and not torch._C._functorch.is_functorch_wrapped_tensor(own)
+            and own.device.type == "cpu"  # on other devices comparing them would wait for the device
+            for own in weights
+        )
+        return self._cache if plain else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": ParameterCache()}
@@ -86,7 +97,7 @@ class CircuitLayer(Caching):
             return expval(self.circuit, inputs, self.weights, self.engine, self.backend)
         weights = check(self.circuit, inputs, self.weights)
         schedule = choose((self.circuit.text,), "expval", inputs.device.type, self.engine, self.backend)
-        return evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache(weights))
+        return evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache((weights,)))
 
     def export(self) -> PolynomialLayer:
         """An equal module of sines, cosines and matrix products, with the weights as they are now.
@@ -96,7 +107,7 @@ class CircuitLayer(Caching):
         Raises:
             ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
         """
-        return PolynomialLayer((self.circuit,), (self.weights,), self.weights.dtype)
+        return PolynomialLayer((self.circuit,), (self.weights,))
 
     def extra_repr(self) -> str:
         return repr(self.circuit)
@@ -144,7 +155,7 @@ class CircuitBank(Caching):
         else:
             texts = tuple(circuit.text for circuit in self.circuits)
             schedule = choose(texts, "expval", inputs.device.type, self.engine, self.backend)
-            values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights[0]))
+            values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights))
         if routing is None:
             return values
         return (routing.to(values.dtype).unsqueeze(-2) @ values.unflatten(-1, (len(self.circuits), -1))).squeeze(-2)
@@ -160,7 +171,7 @@ class CircuitBank(Caching):
 
     def export(self) -> PolynomialLayer:
         """As `CircuitLayer.export`, without routing."""
-        return PolynomialLayer(self.circuits, tuple(self.weights), self.weights[0].dtype)
+        return PolynomialLayer(self.circuits, tuple(self.weights))
 
     def extra_repr(self) -> str:
         return ", ".join(map(repr, self.circuits))

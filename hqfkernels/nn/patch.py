@@ -193,7 +193,7 @@ class PatchCircuit2d(Caching):
             schedule,
             feature_dims=self.grid.feature_dims,
             output_order=order,
-            cache=self.usable_cache(self.weights),
+            cache=self.usable_cache((self.weights,)),
         )
         return self.grid.join(result, maps) if self.output == "pixels" else result.permute(order).flatten(1, 3)
 
@@ -205,7 +205,7 @@ class PatchCircuit2d(Caching):
         Raises:
             ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
         """
-        groups = [PolynomialLayer((self.circuit,), (own,), self.weights.dtype) for own in self.weights]
+        groups = [PolynomialLayer((self.circuit,), (own,)) for own in self.weights]
         return _ExportedPatches(self.grid, self.output, groups)
 
     def extra_repr(self) -> str:
@@ -291,7 +291,7 @@ class PatchBank2d(Caching):
             schedule,
             feature_dims=self.grid.feature_dims,
             output_order=order,
-            cache=self.usable_cache(self.weights[0]),
+            cache=self.usable_cache(self.weights),
         )
         joined = self.grid.join(result.movedim(batch_dims, 1).flatten(0, 1), maps)
         values = joined.unflatten(0, (-1, len(self.circuits)))

@@ -40,10 +40,11 @@ class _Member(nn.Module):
         self.register_buffer("coefficients", table)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs (..., n_inputs), in the dtype of the buffers."""
+        """Inputs (..., n_inputs) of any floating dtype."""
+        inputs = inputs.to(self.units.dtype)
         angles = inputs.index_select(-1, self.inputs) * self.units + self.shifts
         features = [self._waves(angles[..., k : k + 1], degree) for k, degree in enumerate(self.degrees)]
-        one = torch.ones_like(inputs[..., :1])
+        one = inputs.new_ones(*inputs.shape[:-1], 1)
         a = self._products(features[: self.split], one).index_select(-1, self.a)
         b = self._products(features[self.split :], one).index_select(-1, self.b)
         return (a * b) @ self.coefficients
@@ -69,19 +70,18 @@ class PolynomialLayer(nn.Module):
     Args:
         circuits: on the same inputs.
         weights: (n_weights,) of each.
-        dtype: float32 or float64, that of the result; inputs are converted to it.
 
     Shape:
-        (..., n_inputs) in radians -> (..., sum of n_observables).
+        (..., n_inputs) in radians, of any floating dtype -> (..., sum of n_observables), float64 if the weights are,
+        else float32.
 
     Raises:
         ValueError: if a circuit is no trigonometric polynomial of a size that pays; the message says why.
     """
 
-    def __init__(
-        self, circuits: Sequence[Circuit], weights: Sequence[Tensor], dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, circuits: Sequence[Circuit], weights: Sequence[Tensor]) -> None:
         super().__init__()
+        dtype = torch.float64 if weights[0].dtype == torch.float64 else torch.float32
         with torch.no_grad():
             parameters = [
                 fourier.parameters((circuit,), (own.detach().cpu(),)).to(dtype)
@@ -89,10 +89,8 @@ class PolynomialLayer(nn.Module):
             ]
         members = fourier.series(tuple(circuit.text for circuit in circuits), "expval").members
         self.members = nn.ModuleList(_Member(*pair) for pair in zip(members, parameters, strict=True))
-        self.dtype = dtype
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the class for shapes."""
-        inputs = inputs.to(self.dtype)
         values = [member(inputs) for member in self.members]
         return values[0] if len(values) == 1 else torch.cat(values, -1)
