@@ -56,7 +56,7 @@ class Caching(nn.Module):
 
     def usable_cache(self, weights: Iterable[Tensor]) -> ParameterCache | None:
         """The cache, if this call may use it: nothing traces the call, and the weights have values to compare."""
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing():
             return None
         if any(torch._C._get_dispatch_mode(tracer) is not None for tracer in _TRACERS):
             return None
