@@ -389,15 +389,16 @@ def test_meta_tensors():
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
-def test_weights_that_change_while_they_are_read(monkeypatch):
-    """By another thread, between reading and computing, or right after."""
+@pytest.mark.parametrize("before", [1.0, -1.0])
+def test_weights_that_change_while_they_are_read(before, monkeypatch):
+    """By another thread, right before and after the computation; in one case the second change undoes the first."""
     layer, inputs = warm("circuit")
     compute = fourier.parameters
 
     def interrupted(circuits, weights, *rest):
-        layer.weights.data.add_(0.5)
+        layer.weights.data.mul_(before)
         result = compute(circuits, weights, *rest)
-        layer.weights.data.add_(0.5)
+        layer.weights.data.mul_(-1)
         return result
 
     with torch.no_grad():

@@ -158,7 +158,8 @@ class CircuitBank(Caching):
             values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights))
         if routing is None:
             return values
-        return (routing.to(values.dtype).unsqueeze(-2) @ values.unflatten(-1, (len(self.circuits), -1))).squeeze(-2)
+        # No matrix product, which autocast would run in half precision.
+        return (routing.to(values.dtype).unsqueeze(-1) * values.unflatten(-1, (len(self.circuits), -1))).sum(-2)
 
     def _check_routing(self, routing: Tensor, inputs: Tensor) -> None:
         counts = [circuit.n_observables for circuit in self.circuits]
