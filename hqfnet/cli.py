@@ -34,13 +34,13 @@ DESCRIPTION = "Train and evaluate HQF-Net. Further commands, each with --help of
 
 
 class DataAndModelCLI(LightningCLI):
-    """Any data of hqfnet, a network whose classes are those of the data, and a trainer with nothing of its own."""
+    """Any data of hqfnet, a network whose classes and scale are those of the data, and a trainer with nothing of its own."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(SegmentationTask, SceneData, subclass_mode_data=True, seed_everything_default=0, **arguments)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name in ("num_classes", "class_names", "class_colours"):
+        for name in ("num_classes", "class_names", "class_colours", "scale"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
 

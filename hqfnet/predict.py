@@ -79,7 +79,8 @@ def predict_scene(
         overlap: share of a window that the next one covers again, in [0, 1).
         batch_size: windows that are predicted at once.
         bands: numbers of the bands to read, from 1 on, in the order of the model's channels; by default all but alpha.
-        scale: pixel value that becomes 1; by default the largest value of an integer type, and 1 for floats.
+        scale: pixel value that becomes 1; by default that of the model's training, or else the largest value of an
+            integer type, and 1 for floats.
         device: where to run; by default where the model is, a GPU if there is one for a checkpoint.
         overwrite: replace files that exist.
         progress: show a progress bar.
@@ -95,6 +96,8 @@ def predict_scene(
 
     network = _module(model, device)
     classes = classes or getattr(network, "classes", None)
+    if scale is None and isinstance(settings := getattr(network, "hparams", None), dict):
+        scale = settings.get("scale")
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES), _open(source) as raster, ExitStack() as stack:
         scene = Scene(raster, _chosen_bands(raster, source, bands, network), scale)
         if raster.crs is None and not raster.gcps[0] and target.suffix.lower() != ".png":
@@ -379,7 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--overlap", type=float, default=0.25, help="share of a window, in [0, 1) (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=1, help="windows predicted at once (%(default)s)")
     parser.add_argument("--bands", type=int, nargs="+", help="bands to read, from 1 on (all but alpha)")
-    parser.add_argument("--scale", type=float, help="pixel value that becomes 1 (largest value of the integer type)")
+    parser.add_argument("--scale", type=float, help="pixel value that becomes 1 (that of the training)")
     parser.add_argument("--device", help="as torch names it (a GPU if there is one)")
     parser.add_argument("--threads", type=int, help="torch's CPU threads")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")

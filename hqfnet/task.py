@@ -84,6 +84,7 @@ class SegmentationTask(lightning.LightningModule):
         model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, depth, top_k, feature_cache: see
             `hqfnet.create_model`.
         class_names, class_colours: one per class, for logs and pictures; numbered classes by default.
+        scale: the pixel value that becomes 1 in the training data; kept in checkpoints, for prediction to do the same.
         lr: highest learning rate.
         weight_decay: of AdamW.
         class_weights: one per class, for the cross-entropy; by default each batch is balanced in itself.
@@ -105,6 +106,7 @@ class SegmentationTask(lightning.LightningModule):
         feature_cache: str | None = None,
         class_names: list[str] | None = None,
         class_colours: list[str] | None = None,
+        scale: float | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         class_weights: list[float] | None = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import lightning
 import torch
@@ -14,28 +13,10 @@ from hqfnet.data.crops import Sample
 from hqfnet.data.folder import FolderDataset
 from hqfnet.data.generated import SCENE_CLASSES, GeneratedScenes
 from hqfnet.data.loader import resumable
-from hqfnet.data.raster import rasters_in
-
-
-class _Paths(Dataset[str]):
-    """The files of a folder, for prediction."""
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise ValueError(f"predict_images: there is no folder {folder}")
-        self.paths = [str(path) for path in rasters_in(folder)]
-        if not self.paths:
-            raise ValueError(f"predict_images: {folder} holds no image")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> str:
-        return self.paths[i]
 
 
 class SceneData(lightning.LightningDataModule):
-    """What folders and generated scenes have in common: classes, loaders, and the images to predict.
+    """What folders and generated scenes have in common: classes and loaders.
 
     Args:
         classes: names, colours and ignored ids.
@@ -43,7 +24,6 @@ class SceneData(lightning.LightningDataModule):
         scale: the pixel value that becomes 1; None for the largest value of an integer type (see `raster.to_unit`).
         batch_size: samples per batch.
         workers: loader processes.
-        predict_images: folder of images for ``predict``.
     """
 
     def __init__(
@@ -53,7 +33,6 @@ class SceneData(lightning.LightningDataModule):
         scale: float | None = None,
         batch_size: int = 8,
         workers: int = 2,
-        predict_images: str | None = None,
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -64,7 +43,6 @@ class SceneData(lightning.LightningDataModule):
         self.class_colours = list(classes.colours)
         self.batch_size = batch_size
         self.workers = workers
-        self.predict_images = predict_images
 
     def dataset(self, stage: str) -> Dataset[Sample]:
         """The data set of "train", "val" or "test"."""
@@ -78,12 +56,6 @@ class SceneData(lightning.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Sample]:
         return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader[str]:
-        """One path per batch; the task reads and tiles the image itself."""
-        if self.predict_images is None:
-            raise ValueError("predict_images: expected a folder of images to predict, got None")
-        return DataLoader(_Paths(Path(self.predict_images)), batch_size=None)
 
     def _loader(self, stage: str) -> DataLoader[Sample]:
         return DataLoader(
@@ -109,7 +81,7 @@ class FolderData(SceneData):
         augment, jitter: random changes in training, see `CropDataset`.
         skip_damaged: leave out files that cannot be read, with a warning that names them, instead of an error.
         keep_in_memory: decode each file once and keep it.
-        batch_size, workers, predict_images: see `SceneData`.
+        batch_size, workers: see `SceneData`.
     """
 
     def __init__(
@@ -129,10 +101,9 @@ class FolderData(SceneData):
         keep_in_memory: bool = False,
         batch_size: int = 8,
         workers: int = 2,
-        predict_images: str | None = None,
     ) -> None:
         known = ClassList.numbered(classes, ignore_ids) if isinstance(classes, int) else load_classes(classes)
-        super().__init__(known, channels, scale, batch_size, workers, predict_images)
+        super().__init__(known, channels, scale, batch_size, workers)
         self.root = root
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
         self.crop = crop
@@ -163,7 +134,7 @@ class GeneratedData(SceneData):
         train_scenes, val_scenes, test_scenes: number of scenes.
         size: side of a scene in pixels.
         seed: of the three series.
-        batch_size, workers, predict_images: see `SceneData`.
+        batch_size, workers: see `SceneData`.
     """
 
     def __init__(
@@ -175,9 +146,8 @@ class GeneratedData(SceneData):
         seed: int = 0,
         batch_size: int = 8,
         workers: int = 2,
-        predict_images: str | None = None,
     ) -> None:
-        super().__init__(SCENE_CLASSES, batch_size=batch_size, workers=workers, predict_images=predict_images)
+        super().__init__(SCENE_CLASSES, batch_size=batch_size, workers=workers)
         self.counts = {"train": train_scenes, "val": val_scenes, "test": test_scenes}
         self.size = size
         self.seed = seed

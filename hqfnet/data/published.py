@@ -91,7 +91,7 @@ class TorchGeoData(SceneData):
         channels: bands of an image.
         augment, jitter: random changes in training, see `CropDataset`.
         skip_damaged: see `CropDataset`.
-        batch_size, workers, predict_images: see `SceneData`.
+        batch_size, workers: see `SceneData`.
     """
 
     def __init__(
@@ -106,9 +106,8 @@ class TorchGeoData(SceneData):
         skip_damaged: bool,
         batch_size: int,
         workers: int,
-        predict_images: str | None,
     ) -> None:
-        super().__init__(classes, channels, scale, batch_size, workers, predict_images)
+        super().__init__(classes, channels, scale, batch_size, workers)
         self.module = module
         self.crop = crop
         self.augment = augment
@@ -168,7 +167,7 @@ class LandCoverAIData(TorchGeoData):
         download: fetches chips and lists from Hugging Face where they are missing.
         checksum: checks the MD5 of what is downloaded.
         crop, augment, jitter, skip_damaged: see `CropDataset`.
-        batch_size, workers, predict_images: see `SceneData`.
+        batch_size, workers: see `SceneData`.
 
     Raises:
         ValueError: ``root`` has the photos of the archive, but no chips of them.
@@ -186,7 +185,6 @@ class LandCoverAIData(TorchGeoData):
         skip_damaged: bool = False,
         batch_size: int = 8,
         workers: int = 2,
-        predict_images: str | None = None,
     ) -> None:
         if Path(root, "images").is_dir() and not Path(root, "output").is_dir():
             raise ValueError(
@@ -194,9 +192,7 @@ class LandCoverAIData(TorchGeoData):
             )
         module = LandCoverAIDataModule(batch_size, workers, root=root, download=download, checksum=checksum)
         classes = class_list(LandCoverAI)
-        super().__init__(
-            module, classes, 255, crop, 3, augment, jitter, skip_damaged, batch_size, workers, predict_images
-        )
+        super().__init__(module, classes, 255, crop, 3, augment, jitter, skip_damaged, batch_size, workers)
 
     def items(self, source: LandCoverAI) -> tuple[list[str], list[tuple[int, int]]]:
         files = [str(Path(source.root) / "output" / f"{chip.strip()}.jpg") for chip in source.ids]
@@ -227,7 +223,7 @@ class SeasoNetData(TorchGeoData):
         checksum: checks the MD5 of what is downloaded.
         crop: 120 takes a patch as a whole; larger crops are filled up with pixels that are ignored.
         augment, jitter, skip_damaged: see `CropDataset`.
-        batch_size, workers, predict_images: see `SceneData`.
+        batch_size, workers: see `SceneData`.
 
     Raises:
         ValueError: an unknown band, season or grid.
@@ -250,7 +246,6 @@ class SeasoNetData(TorchGeoData):
         skip_damaged: bool = False,
         batch_size: int = 32,
         workers: int = 2,
-        predict_images: str | None = None,
     ) -> None:
         known: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
             "bands": (bands, SeasoNet.all_bands),
@@ -274,7 +269,7 @@ class SeasoNetData(TorchGeoData):
         channels = sum(SeasoNet.band_nums[band] for band in bands)
         super().__init__(
             module, class_list(SeasoNet), self.SCALE, crop, channels, augment, jitter, skip_damaged, batch_size,
-            workers, predict_images,
+            workers,
         )  # fmt: skip
 
     def items(self, source: SeasoNet) -> tuple[list[str], list[tuple[int, int]]]:
@@ -294,7 +289,7 @@ class OpenEarthMapData(TorchGeoData):
         download: fetches the archive from Zenodo where it is missing.
         checksum: checks its MD5.
         crop, augment, jitter, skip_damaged: see `CropDataset`.
-        batch_size, workers, predict_images: see `SceneData`.
+        batch_size, workers: see `SceneData`.
 
     Raises:
         DatasetNotFoundError: on first use, there is no data set in ``root``.
@@ -312,15 +307,12 @@ class OpenEarthMapData(TorchGeoData):
         skip_damaged: bool = False,
         batch_size: int = 8,
         workers: int = 2,
-        predict_images: str | None = None,
     ) -> None:
         if test_split not in ("test", "val"):
             raise ValueError(f"test_split: expected 'test' or 'val', got '{test_split}'")
         module = NonGeoDataModule(OpenEarthMap, batch_size, workers, root=root, download=download, checksum=checksum)
         classes = class_list(OpenEarthMap)
-        super().__init__(
-            module, classes, 255, crop, 3, augment, jitter, skip_damaged, batch_size, workers, predict_images
-        )
+        super().__init__(module, classes, 255, crop, 3, augment, jitter, skip_damaged, batch_size, workers)
         self.test_split = test_split
 
     def dataset(self, stage: str) -> TorchGeoCrops:

@@ -185,8 +185,6 @@ def test_datamodule_serves_batches(folder: Path) -> None:
     batch = next(iter(data.val_dataloader()))
     assert batch["image"].shape == (2, 3, 32, 32)
     assert data.class_names == ["class 0", "class 1", "class 2"]
-    with pytest.raises(ValueError, match="predict_images: expected a folder"):
-        data.predict_dataloader()
 
 
 def test_class_file(tmp_path: Path) -> None:

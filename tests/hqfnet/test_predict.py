@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hqfnet.data import ClassList
 from hqfnet.predict import blend_weights, main, predict_scene, window_starts
+from hqfnet.task import SegmentationTask
 
 PLACE: dict[str, Any] = {"crs": "EPSG:32640", "transform": from_origin(300000, 2800000, 0.5, 0.5)}
 CLASSES = ClassList(("sea", "land", "cloud"), ("#102030", "#405060", "#708090"))
@@ -234,6 +235,16 @@ def test_bands_and_scale(tmp_path: Path, out: Path) -> None:
     with pytest.raises(ValueError, match=r"bands: .*five\.tif has bands 1 to 5, got \[0, 6\]"):
         predict_scene(Brightest(), path, out / "no.tif", bands=[0, 6, 1])
     assert not (out / "no.tif").exists()
+
+
+def test_scale_of_the_training(tmp_path: Path, out: Path) -> None:
+    path = write_scene(tmp_path / "reflectance.tif", np.full((3, 32, 32), 1500, np.uint16))
+    task = SegmentationTask("hq_unet", 3, pretrained=False, scale=3000)
+    seen = []
+    task.register_forward_pre_hook(lambda module, args: seen.append(float(args[0].mean())))
+    predict_scene(task, path, out / "a.tif")
+    predict_scene(task, path, out / "b.tif", scale=1500)
+    assert seen == [0.5, 1]
 
 
 def test_the_model_is_given_back_as_it_was(picture: Path, out: Path) -> None:
