@@ -34,7 +34,7 @@ DESCRIPTION = "Train and evaluate HQF-Net. Further commands, each with --help of
 
 
 class DataAndModelCLI(LightningCLI):
-    """Any data of hqfnet, a network whose classes and scale are those of the data, and a trainer with nothing of its own."""
+    """Any data of hqfnet, a network with its classes and scale, and a trainer with nothing of its own."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(SegmentationTask, SceneData, subclass_mode_data=True, seed_everything_default=0, **arguments)
