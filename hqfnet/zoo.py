@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> str:
         head += ["ms per step", "over its twin"]
         text = (
             f"# Zoo\n\n5 classes, 3 channels. A step is forward, loss, backward and optimiser on {options.batch_size} "
-            f"image{'s' if options.batch_size > 1 else ''} of {options.size} x {options.size} pixels, CPU, {options.threads} "
-            f"thread{'s' if options.threads > 1 else ''}, torch {torch.__version__}; medians of {options.rounds} "
-            f"alternating rounds, the ratio with its range.\n\n"
+            f"image{'s' if options.batch_size > 1 else ''} of {options.size} x {options.size} pixels, CPU, "
+            f"{options.threads} thread{'s' if options.threads > 1 else ''}, torch {torch.__version__}; medians of "
+            f"{options.rounds} alternating rounds, the ratio with its range.\n\n"
         )
     text += markdown_table(head, rows) + "\n"
     if options.out:
