@@ -272,6 +272,7 @@ class Builder {
         rest.push_back(k);
     }
     ops.back().count = static_cast<int>(readings.size());
+    script.n_readings = static_cast<int>(program_.observables.size());
     while (!rest.empty()) {
       const auto& first = program_.observables[rest[0]];
       const bool odd = parity(first.x & first.z);
@@ -295,7 +296,8 @@ class Builder {
 
   // The output index of an amplitude is linear in its coordinate.
   void read_basis() {
-    add_op(program_.measurement == Measurement::probs ? OpKind::read_probs : OpKind::read_state, 0);
+    script.parts = program_.measurement == Measurement::probs ? 1 : 2;
+    add_op(script.parts == 1 ? OpKind::read_probs : OpKind::read_state, 0);
     Span images;  // where the bits of the output index sit
     for (int k = 0; k < program_.n_qubits; ++k) images.add(program_.frame[1 + k]);
     const auto output = [&](uint32_t index) {

@@ -65,7 +65,7 @@ struct EmulatedLanes {
 
   EmulatedLanes(const Script& s, int planes)
       : lane_bits(s.lane_bits),
-        numbers(3 * static_cast<size_t>(s.n_own)),
+        numbers(static_cast<size_t>(3 * s.n_own + s.n_readings)),
         slots((s.n_slots + s.n_table_slots) * active),
         planes_(static_cast<size_t>(planes), std::vector<T>(size_t{1} << s.bits)) {}
 
@@ -75,14 +75,6 @@ struct EmulatedLanes {
 
   V splat(T x) const {
     return V::of([&](int) { return x; });
-  }
-  template <class F>
-  V map(const F& f) const {
-    return V::of([&](int k) { return f(static_cast<uint32_t>(k)); });
-  }
-  template <class F>
-  void visit(const V& v, const F& f) const {
-    for (int k = 0; k < active; ++k) f(static_cast<uint32_t>(k), v.at[k]);
   }
   V negate_odd(uint32_t mask, const V& v) const {
     return V::of([&](int k) { return parity(static_cast<uint32_t>(k) & mask) ? -v.at[k] : v.at[k]; });
@@ -112,6 +104,11 @@ struct EmulatedLanes {
   }
   V load(const T* p) const {
     return V::of([&](int k) { return p[k]; });
+  }
+  Index here() const {
+    Index index;
+    for (int k = 0; k < active; ++k) index.at[k] = static_cast<uint32_t>(k);
+    return index;
   }
   Index address(const uint32_t* columns) const {
     Index index{};

@@ -6,8 +6,6 @@
 //     Index                  an address in every lane
 //     lane_bits
 //     splat(x)               x in every lane
-//     map(f)                 f(lane) in every lane
-//     visit(v, f)            f(lane, value) for every lane
 //     negate_odd(mask, v)    v, negated in lanes that share an odd number of bits with mask
 //     choose(bit, a, b)      a in lanes without that bit, b in those with it
 //     partner(bit, v)        the value of the lane that differs in that bit
@@ -17,6 +15,7 @@
 //     each(count, f)         f(0) ... f(count - 1), shared out among the lanes
 //     once(f)                f() by one of the lanes
 //     address(columns)       xor of the columns of the lane's bits
+//     here()                 the address that is the lane's number
 //     send(plane, at, x, v)  writes v to addresses `at ^ x` of a plane of the circuit's exchange memory
 //     receive(plane, at, x)  reads from there
 //     exchanged(plane, x)    the number at one address
@@ -95,54 +94,66 @@ class Group {
   HQF_INLINE Group(const Script& script, const Coefficients<T>& coefficients, const Call& call, Lanes& lanes)
       : s_(script), w_(coefficients), call_(call), lanes_(lanes) {}
 
-  // Numbers of memory() and planes of exchange memory that a circuit takes.
-  static constexpr int memory_size(const Script& s, bool adjoint) { return (adjoint ? 3 : 2) * s.n_own; }
-  static constexpr int planes() { return kPlanes; }
-
   // offset: of the sample in each tensor. Nothing is written unless `valid`.
   HQF_INLINE void forward(const int64_t (&offset)[kTensors], bool valid) {
     State psi;
-    evolve(psi, offset);
-    for (int i = s_.n_evolve; i < s_.n_ops; ++i) {
+    prepare_angles(offset);
+    start(psi, offset);
+    for (int i = s_.grown; i < s_.n_ops; ++i) {
       const Op op = s_.ops[i];
-      if (op.kind == OpKind::move)
-        move(psi, op, false);
-      else if (op.kind == OpKind::read_probs || op.kind == OpKind::read_state)
-        read_basis(psi, op, offset, valid);
+      if (op.kind >= OpKind::read_diagonal)
+        read(psi, op);
       else
-        read_values(psi, op, offset, valid);
+        apply(psi, op);
     }
+    lanes_.sync();
+    const auto& to = call_.tensor[kOutput];
+    lanes_.each(s_.n_readings, [&](int k) {
+      if (valid) write_as<T>(to.data, to.dtype, offset[kOutput] + to.place(k), lanes_.memory(readings() + k));
+    });
+    if (s_.parts) write_basis(offset, valid);
   }
 
   // Takes output as a gradient, writes the gradient of the inputs, and adds to the slots.
   HQF_INLINE void backward(const int64_t (&offset)[kTensors], bool valid) {
     State psi, lam;
-    evolve(psi, offset);
+    prepare_angles(offset);
+    const auto& from = call_.tensor[kOutput];
+    lanes_.each(s_.n_readings, [&](int k) {
+      lanes_.memory(readings() + k) =
+          valid ? read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(k)) : T(0);
+    });
+    start(psi, offset);
+    for (int i = s_.grown; i < s_.n_evolve; ++i) apply(psi, s_.ops[i]);
     HQF_UNROLL
     for (int j = 0; j < N; ++j) {
       lam.re[j] = lanes_.splat(T(0));
       if constexpr (Complex) lam.im[j] = lanes_.splat(T(0));
     }
-    for (int i = s_.n_evolve; i < s_.n_ops; ++i) {
+    // First through the readings, which start lambda, and then back through everything.
+    for (int i = s_.n_evolve, step = 1; i >= s_.grown; i += step) {
+      if (i == s_.n_ops) {
+        step = -1;
+        continue;
+      }
       const Op op = s_.ops[i];
       if (op.kind == OpKind::move) {
-        move(psi, op, false);
-        move(lam, op, false);
-      } else if (op.kind == OpKind::read_probs) {
-        start_adjoint_of_probs(psi, lam, op, offset, valid);
-      } else {
+        move(psi, op, step < 0);
+        move(lam, op, step < 0);
+      } else if (op.kind < OpKind::read_diagonal) {
+        undo(psi, lam, op, w_.slope_scale[i]);
+      } else if (step > 0) {
         start_adjoint(psi, lam, op, offset, valid);
       }
     }
-    for (int i = s_.n_ops - 1; i >= s_.grown; --i) undo(psi, lam, s_.ops[i], w_.slope_scale[i]);
+    T along = T(0);
     if (s_.n_amplitudes)
-      amplitude_gradient(lam, offset);
+      along = amplitude_gradient(psi, lam);
     else
       shrink(psi, lam);
     lanes_.sync();
     const auto& to = call_.tensor[kGradInputs];
     const auto& inputs = call_.tensor[kInputs];
-    const T scale = s_.n_amplitudes ? w_.segment_scale[0] * T(2) : T(0);
     lanes_.each(s_.n_inputs, [&](int p) {
       T total = T(0);
       for (int k = s_.input_start[p]; k < s_.input_start[p + 1]; ++k)
@@ -150,17 +161,19 @@ class Group {
       const int amplitude = p - s_.first_amplitude;
       if (amplitude >= 0 && amplitude < s_.n_amplitudes) {
         // psi = x / |x|: the gradient of x is (g - psi (psi . g)) / |x| with g = 2 Re lambda.
-        const T x = read_as<T>(inputs.data, inputs.dtype, offset[kInputs] + inputs.place(p));
-        const T g = lanes_.exchanged(0, amplitude) * scale;
-        total += (g - along_ * scale / (norm_ * norm_) * x) / norm_;
+        const T unit = read_as<T>(inputs.data, inputs.dtype, offset[kInputs] + inputs.place(p)) / norm_;
+        total += (lanes_.exchanged(0, amplitude) - along * unit) / norm_;
       }
       if (valid) write_as<T>(to.data, to.dtype, offset[kGradInputs] + to.place(p), total);
     });
-    lanes_.sync();
   }
 
  private:
   // --- angles ---
+
+  // A circuit's memory: cosine and sine of each angle of its own, the gradients of these angles, then what is read, or
+  // its gradients.
+  HQF_INLINE int readings() const { return 3 * s_.n_own; }
 
   // Cosines and sines of the angles of this circuit, two numbers each.
   HQF_INLINE void prepare_angles(const int64_t (&offset)[kTensors]) {
@@ -179,7 +192,6 @@ class Group {
       lanes_.memory(2 * k) = cosine;
       lanes_.memory(2 * k + 1) = sine;
     });
-    lanes_.sync();
   }
 
   // The two coefficients of a turn.
@@ -214,25 +226,26 @@ class Group {
 
   // --- the state ---
 
-  HQF_INLINE void evolve(State& psi, const int64_t (&offset)[kTensors]) {
-    prepare_angles(offset);
+  HQF_INLINE void start(State& psi, const int64_t (&offset)[kTensors]) {
     if (s_.n_amplitudes)
       read_amplitudes(psi, offset);
     else
-      grow(psi);
-    for (int i = s_.grown; i < s_.n_evolve; ++i) apply(psi, s_.ops[i]);
+      lanes_.sync(), grow(psi);
   }
 
   HQF_INLINE void read_amplitudes(State& psi, const int64_t (&offset)[kTensors]) {
     const auto& from = call_.tensor[kInputs];
+    lanes_.each(1 << s_.bits, [&](int k) {
+      lanes_.exchanged(0, static_cast<uint32_t>(k)) =
+          k < s_.n_amplitudes
+              ? read_as<T>(from.data, from.dtype, offset[kInputs] + from.place(s_.first_amplitude + k))
+              : T(0);
+    });
+    lanes_.sync();
     V norm2 = lanes_.splat(T(0));
     HQF_UNROLL
     for (int j = 0; j < N; ++j) {
-      psi.re[j] = lanes_.map([&](uint32_t lane) {
-        const int k = static_cast<int>(lane | static_cast<uint32_t>(j) << s_.lane_bits);
-        if (k >= s_.n_amplitudes) return T(0);
-        return read_as<T>(from.data, from.dtype, offset[kInputs] + from.place(s_.first_amplitude + k));
-      });
+      psi.re[j] = lanes_.receive(0, lanes_.here(), static_cast<uint32_t>(j) << s_.lane_bits);
       norm2 += psi.re[j] * psi.re[j];
     }
     norm_ = lanes_.root(lanes_.sum(norm2));
@@ -509,9 +522,6 @@ class Group {
   // Takes psi and lambda back through an op and adds to the gradients of its angles.
   HQF_INLINE void undo(State& psi, State& lam, const Op op, T slope_scale) {
     switch (op.kind) {
-      case OpKind::move:
-        move(psi, op, true);
-        return move(lam, op, true);
       case OpKind::turn: {
         // All slopes first: undoing a shared rotation changes the scale of the states.
         int turn = op.first;
@@ -627,31 +637,35 @@ class Group {
       return psi.re[j] * psi.re[j];
   }
 
-  HQF_INLINE void read_values(const State& psi, const Op& op, const int64_t (&offset)[kTensors], bool valid) {
+  HQF_INLINE void read(const State& psi, const Op& op) {
+    if (op.kind >= OpKind::read_probs) {
+      lanes_.sync();
+      HQF_UNROLL
+      for (int j = 0; j < N; ++j) {
+        const uint32_t at = static_cast<uint32_t>(j) << s_.lane_bits;
+        lanes_.send(0, lanes_.here(), at, op.kind == OpKind::read_probs ? probability(psi, j) : psi.re[j]);
+        if constexpr (Complex) lanes_.send(1, lanes_.here(), at, psi.im[j]);
+      }
+      return;
+    }
     V v[N];
     static_for<N>([&](auto j) {
-      if (op.kind == OpKind::read_diagonal) {
+      constexpr int k = j | 1;
+      if (op.kind == OpKind::read_diagonal)
         v[j] = probability(psi, j);
-      } else {
-        constexpr int k = j | 1;
-        if constexpr (j == k) {
-          v[j] = lanes_.splat(T(0));
-        } else if constexpr (Complex) {
-          v[j] = op.kind == OpKind::read_even ? psi.re[j] * psi.re[k] + psi.im[j] * psi.im[k]
-                                              : psi.im[k] * psi.re[j] - psi.re[k] * psi.im[j];
-          v[j] = v[j] * T(2);
-        } else {
-          v[j] = psi.re[j] * psi.re[k] * T(2);
-        }
-      }
+      else if constexpr (j == k)
+        v[j] = lanes_.splat(T(0));
+      else if constexpr (Complex)
+        v[j] = (op.kind == OpKind::read_even ? psi.re[j] * psi.re[k] + psi.im[j] * psi.im[k]
+                                             : psi.im[k] * psi.re[j] - psi.re[k] * psi.im[j]) *
+               T(2);
+      else
+        v[j] = psi.re[j] * psi.re[k] * T(2);
     });
-    const auto& to = call_.tensor[kOutput];
     for (int r = op.first; r < op.first + op.count; ++r) {
       const Reading reading = s_.readings[r];
       const T value = signed_sum(v, reading.mask) * static_cast<T>(reading.sign);
-      lanes_.once([&] {
-        if (valid) write_as<T>(to.data, to.dtype, offset[kOutput] + to.place(reading.output), value);
-      });
+      lanes_.once([&] { lanes_.memory(readings() + reading.output) = value; });
     }
   }
 
@@ -659,20 +673,33 @@ class Group {
   HQF_INLINE void start_adjoint(const State& psi, State& lam, const Op& op, const int64_t (&offset)[kTensors],
                                 bool valid) {
     V d[N];
+    if (op.kind == OpKind::read_probs) {
+      const auto& from = call_.tensor[kOutput];
+      lanes_.sync();
+      lanes_.each(1 << s_.bits, [&](int k) {
+        const uint32_t index = output_index(static_cast<uint32_t>(k));
+        lanes_.exchanged(0, static_cast<uint32_t>(k)) =
+            valid && index >> s_.n_qubits == 0
+                ? read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(index))
+                : T(0);
+      });
+      lanes_.sync();
+    }
     HQF_UNROLL
-    for (int j = 0; j < N; ++j) d[j] = lanes_.splat(T(0));
-    const auto& from = call_.tensor[kOutput];
+    for (int j = 0; j < N; ++j)
+      d[j] = op.kind == OpKind::read_probs
+                 ? lanes_.receive(0, lanes_.here(), static_cast<uint32_t>(j) << s_.lane_bits)
+                 : lanes_.splat(T(0));
     for (int r = op.first; r < op.first + op.count; ++r) {
       const Reading reading = s_.readings[r];
-      T g = T(0);
-      if (valid) g = read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(reading.output));
+      const T g = lanes_.memory(readings() + reading.output) * static_cast<T>(reading.sign);
       V t[N];
-      signed_copies(reading.mask, lanes_.splat(g * static_cast<T>(reading.sign)), t);
+      signed_copies(reading.mask, lanes_.splat(g), t);
       HQF_UNROLL
       for (int j = 0; j < N; ++j) d[j] += t[j];
     }
     static_for<N>([&](auto j) {
-      if (op.kind == OpKind::read_diagonal) {
+      if (op.kind == OpKind::read_diagonal || op.kind == OpKind::read_probs) {
         lam.re[j] += d[j] * psi.re[j];
         if constexpr (Complex) lam.im[j] += d[j] * psi.im[j];
         return;
@@ -696,76 +723,47 @@ class Group {
     });
   }
 
-  HQF_INLINE uint32_t output_index(uint32_t lane, int j) const {
+  HQF_INLINE uint32_t output_index(uint32_t coordinate) const {
     uint32_t index = s_.frame[0];
-    const uint32_t coordinate = lane | static_cast<uint32_t>(j) << s_.lane_bits;
     for (int b = 0; b < s_.bits; ++b)
       if (coordinate >> b & 1) index ^= s_.frame[1 + b];
     return index;
   }
 
-  HQF_INLINE void read_basis(const State& psi, const Op& op, const int64_t (&offset)[kTensors], bool valid) {
+  // Probabilities or amplitudes from the exchange memory to the output, and zeros where the state does not reach.
+  HQF_INLINE void write_basis(const int64_t (&offset)[kTensors], bool valid) {
     const auto& to = call_.tensor[kOutput];
-    static_for<N>([&](auto j) {
-      const auto write = [&](const V& value, int part, int parts) {
-        lanes_.visit(value, [&](uint32_t lane, T x) {
-          const uint32_t first = output_index(lane, j);
-          for (uint32_t e = 0; e < uint32_t{1} << s_.n_frame; ++e) {
-            uint32_t index = first;
-            for (int b = 0; b < s_.n_frame; ++b)
-              if (e >> b & 1) index ^= s_.frame[1 + s_.bits + b];
-            if (valid && index >> s_.n_qubits == 0)
-              write_as<T>(to.data, to.dtype, offset[kOutput] + to.place(int64_t{index} * parts + part), e ? T(0) : x);
-          }
-        });
-      };
-      if (op.kind == OpKind::read_probs) {
-        write(probability(psi, j), 0, 1);
-      } else if constexpr (Complex) {
-        write(psi.re[j], 0, 2);
-        write(psi.im[j], 1, 2);
-      }
+    lanes_.each(1 << (s_.bits + s_.n_frame), [&](int k) {
+      const uint32_t coordinate = static_cast<uint32_t>(k) & ((uint32_t{1} << s_.bits) - 1), outside = k >> s_.bits;
+      uint32_t index = output_index(coordinate);
+      for (int b = 0; b < s_.n_frame; ++b)
+        if (outside >> b & 1) index ^= s_.frame[1 + s_.bits + b];
+      if (!valid || index >> s_.n_qubits) return;
+      for (int part = 0; part < s_.parts; ++part)
+        write_as<T>(to.data, to.dtype, offset[kOutput] + to.place(int64_t{index} * s_.parts + part),
+                    outside ? T(0) : lanes_.exchanged(part, coordinate));
     });
   }
 
-  HQF_INLINE void start_adjoint_of_probs(const State& psi, State& lam, const Op&, const int64_t (&offset)[kTensors],
-                                         bool valid) {
-    const auto& from = call_.tensor[kOutput];
-    static_for<N>([&](auto j) {
-      const V g = lanes_.map([&](uint32_t lane) {
-        const uint32_t index = output_index(lane, j);
-        if (!valid || index >> s_.n_qubits) return T(0);
-        return read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(index));
-      });
-      lam.re[j] = g * psi.re[j];
-      if constexpr (Complex) lam.im[j] = g * psi.im[j];
-    });
-  }
-
-  // Leaves Re lambda in the exchange memory, and lambda . x.
-  HQF_INLINE void amplitude_gradient(const State& lam, const int64_t (&offset)[kTensors]) {
-    const auto& from = call_.tensor[kInputs];
+  // Leaves 2 Re lambda in the exchange memory; returns its product with psi.
+  HQF_INLINE T amplitude_gradient(const State& psi, const State& lam) {
+    const T scale = w_.segment_scale[0];
     V along = lanes_.splat(T(0));
     lanes_.sync();
     HQF_UNROLL
     for (int j = 0; j < N; ++j) {
-      along += lam.re[j] * lanes_.map([&](uint32_t lane) {
-        const int k = static_cast<int>(lane | static_cast<uint32_t>(j) << s_.lane_bits);
-        if (k >= s_.n_amplitudes) return T(0);
-        return read_as<T>(from.data, from.dtype, offset[kInputs] + from.place(s_.first_amplitude + k));
-      });
-      lanes_.visit(lam.re[j], [&](uint32_t lane, T x) {
-        lanes_.exchanged(0, lane | static_cast<uint32_t>(j) << s_.lane_bits) = x;
-      });
+      const V g = lam.re[j] * (T(2) * scale);
+      along += g * (psi.re[j] * scale);
+      lanes_.send(0, lanes_.here(), static_cast<uint32_t>(j) << s_.lane_bits, g);
     }
-    along_ = lanes_.sum(along);
+    return lanes_.sum(along);
   }
 
   const Script& s_;
   const Coefficients<T>& w_;
   const Call& call_;
   Lanes& lanes_;
-  T norm_ = T(0), along_ = T(0);
+  T norm_ = T(0);  // of the amplitudes that the inputs give
 };
 
 }  // namespace hqf::HQF_ARCH

@@ -8,7 +8,9 @@
 #define HQF_NOINLINE inline __host__ __device__ __noinline__
 #define HQF_UNROLL _Pragma("unroll")
 #else
+#if !defined(HQF_INLINE)
 #define HQF_INLINE inline __attribute__((always_inline))
+#endif
 #define HQF_NOINLINE inline __attribute__((noinline))
 #if !defined(HQF_UNROLL)
 #define HQF_UNROLL _Pragma("GCC unroll 8")
