@@ -19,20 +19,12 @@ def emulation(tmp_path_factory) -> Emulation:
     return Emulation.build(tmp_path_factory.mktemp("emulation"))
 
 
-def split(n_qubits: int, dtype: torch.dtype) -> int:
-    """Register bits that the GPU takes for a register of this size."""
-    if n_qubits <= 4 or dtype == torch.float64:
-        return max(2, min(n_qubits, 4))
-    return 5 if n_qubits in (5, 9, 10, 13) else 4
-
-
 def assert_agrees(
-    emulation, circuit, inputs, weights, measurement: Measurement = "expval", register_bits=None, tolerance=None
+    emulation, circuit, inputs, weights, measurement: Measurement = "expval", register_bits=0, tolerance=None
 ):
     """Values and gradients are those of the reference in float64, and no exchange has bank conflicts."""
     text = lower(circuit.text, measurement)
     program = Program.from_text(text)
-    bits = register_bits or split(circuit.n_qubits, inputs.dtype)
     compute = torch.float64 if inputs.dtype == torch.float64 else torch.float32
     output = torch.full((*inputs.shape[:-1], program.n_outputs), math.nan, dtype=compute)
     wide, wide_weights = inputs.double(), weights.double()
@@ -40,14 +32,14 @@ def assert_agrees(
         wide_weights = wide_weights.expand(*inputs.shape[:-1], -1)
     limit = tolerance or (1e-10 if compute == torch.float64 else 2e-5)
 
-    assert emulation.forward(text, bits, inputs, weights, output)
+    assert emulation.forward(text, register_bits, inputs, weights, output)
     expected = rotations.forward(program, wide, wide_weights)
     torch.testing.assert_close(output.double(), expected, atol=limit, rtol=0)
     if measurement == "state":
         return
     slope = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(compute)
     grads = [torch.full(t.shape, math.nan, dtype=t.dtype) for t in (inputs, weights)]
-    assert emulation.backward(text, bits, slope, inputs, weights, *grads)
+    assert emulation.backward(text, register_bits, slope, inputs, weights, *grads)
     grad_inputs, grad_weights = rotations.backward(program, slope.double(), wide, wide_weights)
     for a, e in zip(grads, (grad_inputs, grad_weights.sum_to_size(weights.shape)), strict=True):
         stored = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 1e-6}.get(a.dtype, 0.0)
@@ -81,7 +73,7 @@ def test_the_largest_registers(emulation, n_qubits):
 def test_too_large_a_register_is_refused(emulation):
     circuit = ansatz.angle_encoding(14)
     with pytest.raises(ValueError, match="too large"):
-        assert_agrees(emulation, circuit, *parameters(circuit, (1,), dtype=torch.float32), register_bits=5)
+        assert_agrees(emulation, circuit, *parameters(circuit, (1,), dtype=torch.float32))
 
 
 @pytest.mark.parametrize("measurement", ["expval", "probs"])
@@ -206,7 +198,7 @@ def test_a_bad_sample_touches_no_other(emulation, bad):
     inputs[1, 1] = bad
     program = lower(circuit.text, "expval")
     output = torch.empty(4, circuit.n_observables, dtype=torch.float64)
-    emulation.forward(program, 4, inputs, weights, output)
+    emulation.forward(program, 0, inputs, weights, output)
     assert output[1].isnan().any()
     assert output[[0, 2, 3]].isfinite().all()
 

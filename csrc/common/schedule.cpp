@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace hqf {
@@ -49,14 +50,15 @@ Columns identity(int bits) {
 
 class Builder {
  public:
-  Builder(const Plan& plan, int register_bits, int max_lane_bits) : plan_(plan), program_(plan.program) {
+  Builder(const Plan& plan, int register_bits) : plan_(plan), program_(plan.program) {
     auto& s = script;
     s.n_qubits = program_.n_qubits;
     s.register_bits = register_bits;
     s.bits = std::max(plan.bits, register_bits);
     s.lane_bits = s.bits - register_bits;
-    if (s.lane_bits > max_lane_bits)
-      throw std::invalid_argument("schedule: the state is too large for a group of lanes");
+    if (s.lane_bits > kMaxLaneBits)
+      throw std::invalid_argument("program: a state of " + std::to_string(s.bits) +
+                                  " qubits is too large for the CUDA kernels (13, or 12 in float64)");
     s.complex = plan.complex;
     s.n_tables = plan.n_tables;
     s.n_segments = plan.n_segments;
@@ -354,8 +356,39 @@ void for_each_array(S& script, B& builder, const Visit& visit) {
 
 }  // namespace
 
-Schedule::Schedule(const Plan& plan, int register_bits, int max_lane_bits) {
-  Builder builder(plan, register_bits, max_lane_bits);
+namespace {
+
+// Of the state that the program reaches.
+int state_bits(const Program& program) {
+  int bits = program.n_amplitudes ? program.n_qubits : 0;
+  for (const auto& r : program.rotations) bits = std::max(bits, static_cast<int>(std::bit_width(r.x)));
+  return bits;
+}
+
+Plan plan_for(Program program, int register_bits) {
+  PlanLimits limits;
+  limits.block = limits.imaginary_block = register_bits;
+  limits.grow_later = false;
+  return make_plan(std::move(program), limits);
+}
+
+}  // namespace
+
+int register_bits_for(int state_bits, bool double_precision) {
+  const bool five = !double_precision && (state_bits == 5 || state_bits == 9 || state_bits == 10 || state_bits > 12);
+  return five ? 5 : std::clamp(state_bits, 2, 4);
+}
+
+Schedule Schedule::read(const std::string& text, bool double_precision) {
+  Program program = parse_program(text);
+  const int bits = register_bits_for(state_bits(program), double_precision);
+  return {std::move(program), bits};
+}
+
+Schedule::Schedule(Program program, int register_bits) {
+  const Plan plan = plan_for(std::move(program), register_bits);
+  Builder builder(plan, register_bits);
+  n_outputs_ = plan.program.n_outputs();
   script_ = builder.script;
   // Until there is a base, pointers count bytes from it.
   for_each_array(script_, builder, [&](auto& pointer, const auto& array) {

@@ -10,12 +10,12 @@ namespace {
 using Number = HQF_NUMBER;
 
 // At most 256 threads, with at most 128 registers each where 2^HQF_BITS amplitudes of two states fit in so few.
-constexpr int kBlocksPerSm = (sizeof(Number) << HQF_BITS) > 64 ? 1 : 2;
+constexpr int kBlocksPerSm = (sizeof(Number) << HQF_BITS) > 32 ? 1 : 2;
 
 template <bool Complex, bool Adjoint>
 __global__ void __launch_bounds__(256, kBlocksPerSm) run_circuits(const __grid_constant__ Work work) {
   const Script& s = work.script;
-  const Share& share = work.share;
+  const BlockShare& share = work.share;
   extern __shared__ double shared[];
   __shared__ Number warp_sums[8];
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);

@@ -12,7 +12,7 @@ namespace hqf::cuda {
 
 // What a launch of a circuit kernel shares out among its blocks. Every block takes samples_per_block consecutive samples
 // of one group. Sizes and offsets in shared memory count numbers.
-struct Share {
+struct BlockShare {
   const void* sets;     // coefficients, set by set
   int64_t set_size;
   double* columns;      // adjoint: sums that the blocks leave, block by block
@@ -27,7 +27,7 @@ struct Share {
 struct Work {
   Script script;
   Call call;
-  Share share;
+  BlockShare share;
 };
 
 // What of a script travels with one launch: the parameters of a kernel are limited to 4 KiB.

@@ -211,21 +211,17 @@ struct Tensor {
   View view() const { return {data, static_cast<DType>(dtype), ndim, sizes, strides}; }
 };
 
-// Runs a program with `register_bits` bits of the state in registers; backward if grad_weights is given, then `output`
+// Runs a program with `register_bits` bits of the state in registers, 0 for those that the GPU takes; backward if grad_weights is given, then `output`
 // is the gradient. Returns 0, or 1 if lanes of a warp met in a bank, or -1 if it threw (see hqf_message).
 extern "C" int hqf_emulate(const char* text, int register_bits, const Tensor* inputs, int feature_dims,
                            const Tensor* weights, const Tensor* output, const Tensor* grad_inputs,
                            const Tensor* grad_weights) try {
-  PlanLimits limits;
-  limits.block = limits.imaginary_block = register_bits;
-  limits.grow_later = false;
-  const Plan plan = make_plan(parse_program(text), limits);
-  const Schedule schedule(plan, register_bits, 8);
+  const bool wide = static_cast<DType>(inputs->dtype) == DType::f64;
+  const Schedule schedule = register_bits ? Schedule(parse_program(text), register_bits) : Schedule::read(text, wide);
   const Script script = schedule.script(schedule.blob().data());
   const View to = grad_inputs ? grad_inputs->view() : View{}, sums = grad_weights ? grad_weights->view() : View{};
   const Batch batch(inputs->view(), feature_dims, output->view(), grad_inputs ? &to : nullptr, weights->view());
   const Call call = make_call(batch, inputs->ndim - feature_dims, weights->view());
-  const bool wide = static_cast<DType>(inputs->dtype) == DType::f64;
   const View* gradient = grad_weights ? &sums : nullptr;
   return wide ? run_registers<double>(script, call, gradient) : run_registers<float>(script, call, gradient);
 } catch (const std::exception& error) {

@@ -213,16 +213,21 @@ class Group {
 
   HQF_INLINE uint32_t lane_part(uint32_t mask) const { return mask & ((uint32_t{1} << s_.lane_bits) - 1); }
 
-  // t with the sign of each amplitude: negated where its coordinate has odd overlap with mask.
-  HQF_INLINE void signed_copies(uint32_t mask, const V& t, V (&copies)[N]) const {
-    copies[0] = lanes_.negate_odd(lane_part(mask), t);
+  // body(j, t_j) for register j = 0 ... 2^B - 1, where t_j is t with the sign of the amplitude: negated where its
+  // coordinate has odd overlap with mask. In Gray code order, so that one register holds the running sign.
+  template <int B, class Body>
+  HQF_INLINE void with_signs(uint32_t mask, const V& start, const Body& body) const {
     const uint32_t registers = mask >> s_.lane_bits;
-    static_for<Bits>([&](auto l) {
-      const T sign = registers >> l & 1 ? T(-1) : T(1);
-      HQF_UNROLL
-      for (int j = 0; j < 1 << l; ++j) copies[j | 1 << l] = copies[j] * sign;
+    V t = lanes_.negate_odd(lane_part(mask), start);
+    body(std::integral_constant<int, 0>{}, t);
+    static_for<(1 << B) - 1>([&](auto previous) {
+      constexpr int k = previous + 1, flipped = ctz(k);
+      t = t * (registers >> flipped & 1 ? T(-1) : T(1));
+      body(std::integral_constant<int, (k ^ k >> 1)>{}, t);
     });
   }
+
+  static constexpr int ctz(int k) { return k & 1 ? 0 : 1 + ctz(k >> 1); }
 
   // --- the state ---
 
@@ -297,22 +302,19 @@ class Group {
       const Op op = s_.ops[b];
       T c, s;
       coefficients(op.first, c, s);
-      V t[N];
-      signed_copies(s_.turns[op.first].mask, lanes_.splat(s), t);
-      HQF_UNROLL
-      for (int j = 0; j < half; ++j) {
+      const bool imaginary = op.kind == OpKind::grow_imaginary;
+      this->template with_signs<decltype(l)::value>(s_.turns[op.first].mask, lanes_.splat(s), [&](auto j, const V& t) {
         const V a = psi.re[j];
         psi.re[j] = c * a;
         if constexpr (Complex) {
           const V d = psi.im[j];
-          const bool imaginary = op.kind == OpKind::grow_imaginary;
           psi.im[j] = c * d;
-          psi.re[j | half] = t[j] * (imaginary ? d : a);
-          psi.im[j | half] = t[j] * (imaginary ? -a : d);
+          psi.re[j | half] = t * (imaginary ? d : a);
+          psi.im[j | half] = t * (imaginary ? -a : d);
         } else {
-          psi.re[j | half] = t[j] * a;
+          psi.re[j | half] = t * a;
         }
-      }
+      });
     });
   }
 
@@ -325,15 +327,12 @@ class Group {
       const Op op = s_.ops[b];
       T c, s;
       coefficients(op.first, c, s);
-      V sign[N];
-      signed_copies(s_.turns[op.first].mask, lanes_.splat(T(1)), sign);
       V slope = lanes_.splat(T(0));
-      const bool imaginary = op.kind == OpKind::grow_imaginary;
-      HQF_UNROLL
-      for (int j = 0; j < half; ++j)
-        shrink_pair(imaginary, c, sign[j] * s, sign[j], psi.re[j], psi.im[Complex ? j : 0], lam.re[j],
+      with_signs<l>(s_.turns[op.first].mask, lanes_.splat(T(1)), [&](auto j, const V& sign) {
+        shrink_pair(op.kind == OpKind::grow_imaginary, c, sign * s, sign, psi.re[j], psi.im[Complex ? j : 0], lam.re[j],
                     lam.im[Complex ? j : 0], psi.re[j | half], psi.im[Complex ? j | half : 0], lam.re[j | half],
                     lam.im[Complex ? j | half : 0], slope);
+      });
       add_slope_of(op.first, slope, w_.slope_scale[b]);
     });
     // Now every lane has one amplitude, and the bits that are left are in the lane's number. Both lanes of a pair
@@ -397,31 +396,30 @@ class Group {
   HQF_INLINE void move(State& psi, const Op& op, bool back) {
     const uint32_t* from = s_.columns + op.first + (back ? s_.bits : 0);
     const uint32_t* to = s_.columns + op.first + (back ? 0 : s_.bits);
-    uint32_t at[N];
-    const auto register_addresses = [&](const uint32_t* columns) {
-      at[0] = 0;
-      static_for<Bits>([&](auto l) {
-        const uint32_t column = columns[s_.lane_bits + l];
-        HQF_UNROLL
-        for (int j = 0; j < 1 << l; ++j) at[j | 1 << l] = at[j] ^ column;
-      });
-    };
     auto lane = lanes_.address(from);
-    register_addresses(from);
     lanes_.sync();
-    HQF_UNROLL
-    for (int j = 0; j < N; ++j) {
-      lanes_.send(0, lane, at[j], psi.re[j]);
-      if constexpr (Complex) lanes_.send(1, lane, at[j], psi.im[j]);
-    }
+    with_addresses(from, [&](auto j, uint32_t at) {
+      lanes_.send(0, lane, at, psi.re[j]);
+      if constexpr (Complex) lanes_.send(1, lane, at, psi.im[j]);
+    });
     lane = lanes_.address(to);
-    register_addresses(to);
     lanes_.sync();
-    HQF_UNROLL
-    for (int j = 0; j < N; ++j) {
-      psi.re[j] = lanes_.receive(0, lane, at[j]);
-      if constexpr (Complex) psi.im[j] = lanes_.receive(1, lane, at[j]);
-    }
+    with_addresses(to, [&](auto j, uint32_t at) {
+      psi.re[j] = lanes_.receive(0, lane, at);
+      if constexpr (Complex) psi.im[j] = lanes_.receive(1, lane, at);
+    });
+  }
+
+  // body(j, xor of the columns of the bits of register j), in Gray code order.
+  template <class Body>
+  HQF_INLINE void with_addresses(const uint32_t* columns, const Body& body) const {
+    uint32_t at = 0;
+    body(std::integral_constant<int, 0>{}, at);
+    static_for<N - 1>([&](auto previous) {
+      constexpr int k = previous + 1;
+      at ^= columns[s_.lane_bits + ctz(k)];
+      body(std::integral_constant<int, (k ^ k >> 1)>{}, at);
+    });
   }
 
   template <bool Inverse>
@@ -432,14 +430,6 @@ class Group {
     } else {
       rotate_ratio<Inverse>(psi.re, bit, first, second != T(0));
       if constexpr (Complex) rotate_ratio<Inverse>(psi.im, bit, first, second != T(0));
-    }
-  }
-
-  HQF_INLINE static void turn_bit_imaginary(State& psi, int bit, T c, const V (&s)[N]) {
-    if constexpr (Complex) {
-      HQF_UNROLL
-      for (int j = 0; j < N; ++j)
-        if (!(j >> bit & 1)) rotate_imaginary_pair(psi.re, psi.im, j, j | 1 << bit, c, s[j]);
     }
   }
 
@@ -458,15 +448,10 @@ class Group {
     }
   }
 
-  HQF_INLINE static void multiply_phase(State& psi, T c, const V (&s)[N]) {
-    if constexpr (Complex) {
-      HQF_UNROLL
-      for (int j = 0; j < N; ++j) {
-        const V x = psi.re[j], y = psi.im[j];
-        psi.re[j] = c * x + s[j] * y;
-        psi.im[j] = c * y - s[j] * x;
-      }
-    }
+  HQF_INLINE static void multiply_phase(V& re, V& im, T c, const V& s) {
+    const V x = re, y = im;
+    re = c * x + s * y;
+    im = c * y - s * x;
   }
 
   HQF_INLINE void scale_by(State& psi, T factor) const {
@@ -497,9 +482,11 @@ class Group {
           if (!(op.registers >> l & 1)) return;
           T c, s;
           coefficients(turn, c, s);
-          V t[N];
-          signed_copies(s_.turns[turn++].mask, lanes_.splat(s), t);
-          turn_bit_imaginary(psi, l, c, t);
+          if constexpr (Complex)
+            with_signs<Bits>(s_.turns[turn].mask, lanes_.splat(s), [&](auto j, const V& t) {
+              if constexpr (!(j >> l & 1)) rotate_imaginary_pair(psi.re, psi.im, j, j | 1 << l, c, t);
+            });
+          ++turn;
         });
         return;
       }
@@ -508,9 +495,10 @@ class Group {
       case OpKind::phase: {
         T c, s;
         coefficients(op.first, c, s);
-        V t[N];
-        signed_copies(s_.turns[op.first].mask, lanes_.splat(s), t);
-        return multiply_phase(psi, c, t);
+        if constexpr (Complex)
+          with_signs<Bits>(s_.turns[op.first].mask, lanes_.splat(s),
+                           [&](auto j, const V& t) { multiply_phase(psi.re[j], psi.im[j], c, t); });
+        return;
       }
       case OpKind::rescale:
         return scale_by(psi, w_.segment_scale[op.segment]);
@@ -547,15 +535,13 @@ class Group {
         static_for<Bits>([&](auto l) {
           if (!(op.registers >> l & 1)) return;
           if constexpr (Complex) {
-            V sign[N], slope = lanes_.splat(T(0));
-            signed_copies(s_.turns[turn].mask, lanes_.splat(T(1)), sign);
-            HQF_UNROLL
-            for (int j = 0; j < N; ++j)
-              if (!(j >> l & 1)) {
-                constexpr int bit = 1 << l;
-                slope += sign[j] * (lam.re[j] * psi.im[j | bit] - lam.im[j] * psi.re[j | bit] +
-                                    lam.re[j | bit] * psi.im[j] - lam.im[j | bit] * psi.re[j]);
-              }
+            V slope = lanes_.splat(T(0));
+            with_signs<Bits>(s_.turns[turn].mask, lanes_.splat(T(1)), [&](auto j, const V& sign) {
+              constexpr int k = j | 1 << l;
+              if constexpr (j != k)
+                slope += sign * (lam.re[j] * psi.im[k] - lam.im[j] * psi.re[k] + lam.re[k] * psi.im[j] -
+                                 lam.im[k] * psi.re[j]);
+            });
             add_slope_of(turn++, slope, slope_scale);
           }
         });
@@ -564,10 +550,14 @@ class Group {
           if (!(op.registers >> l & 1)) return;
           T c, s;
           coefficients(turn, c, s);
-          V t[N];
-          signed_copies(s_.turns[turn++].mask, lanes_.splat(-s), t);
-          turn_bit_imaginary(psi, l, c, t);
-          turn_bit_imaginary(lam, l, c, t);
+          if constexpr (Complex)
+            with_signs<Bits>(s_.turns[turn].mask, lanes_.splat(-s), [&](auto j, const V& t) {
+              if constexpr (!(j >> l & 1)) {
+                rotate_imaginary_pair(psi.re, psi.im, j, j | 1 << l, c, t);
+                rotate_imaginary_pair(lam.re, lam.im, j, j | 1 << l, c, t);
+              }
+            });
+          ++turn;
         });
         return;
       }
@@ -575,16 +565,15 @@ class Group {
         return undo_table(psi, lam, op);
       case OpKind::phase: {
         if constexpr (Complex) {
-          V t[N], slope = lanes_.splat(T(0));
-          signed_copies(s_.turns[op.first].mask, lanes_.splat(T(1)), t);
-          HQF_UNROLL
-          for (int j = 0; j < N; ++j) slope += t[j] * (lam.re[j] * psi.im[j] - lam.im[j] * psi.re[j]);
+          V slope = lanes_.splat(T(0));
           T c, s;
           coefficients(op.first, c, s);
-          HQF_UNROLL
-          for (int j = 0; j < N; ++j) t[j] = t[j] * -s;
-          multiply_phase(psi, c, t);
-          multiply_phase(lam, c, t);
+          with_signs<Bits>(s_.turns[op.first].mask, lanes_.splat(T(1)), [&](auto j, const V& sign) {
+            slope += sign * (lam.re[j] * psi.im[j] - lam.im[j] * psi.re[j]);
+            const V t = sign * -s;
+            multiply_phase(psi.re[j], psi.im[j], c, t);
+            multiply_phase(lam.re[j], lam.im[j], c, t);
+          });
           add_slope_of(op.first, slope, slope_scale);
         }
         return;
@@ -693,10 +682,7 @@ class Group {
     for (int r = op.first; r < op.first + op.count; ++r) {
       const Reading reading = s_.readings[r];
       const T g = lanes_.memory(readings() + reading.output) * static_cast<T>(reading.sign);
-      V t[N];
-      signed_copies(reading.mask, lanes_.splat(g), t);
-      HQF_UNROLL
-      for (int j = 0; j < N; ++j) d[j] += t[j];
+      with_signs<Bits>(reading.mask, lanes_.splat(g), [&](auto j, const V& t) { d[j] += t; });
     }
     static_for<N>([&](auto j) {
       if (op.kind == OpKind::read_diagonal || op.kind == OpKind::read_probs) {

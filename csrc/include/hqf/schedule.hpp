@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "hqf/plan.hpp"
@@ -102,19 +103,30 @@ struct Script {
       frame;  // probs, state: offset and columns of the output index over coordinates, then over n_frame bits
 };
 
+// Bits of the state that a GPU thread holds in registers: as many as fit there (two complex states in 255 registers),
+// fewer where that takes fewer exchanges between lanes a layer.
+int register_bits_for(int state_bits, bool double_precision);
+
+constexpr int kMaxLaneBits = 8;  // a block of 256 threads
+
 class Schedule {
  public:
-  // plan: made with blocks of register_bits rotations and without growing later. The state is padded to at least
-  // 2^register_bits amplitudes. Throws std::invalid_argument if the lanes needed are more than 2^max_lane_bits.
-  Schedule(const Plan& plan, int register_bits, int max_lane_bits);
+  // Throws std::invalid_argument for text that is not a program.
+  static Schedule read(const std::string& text, bool double_precision);
+
+  // The state is padded to at least 2^register_bits amplitudes. Throws std::invalid_argument if it needs more than
+  // 2^kMaxLaneBits lanes.
+  Schedule(Program program, int register_bits);
 
   // The script with its arrays at `base`, a copy of blob().
   Script script(const void* base) const;
   const std::vector<uint64_t>& blob() const { return blob_; }
+  int64_t n_outputs() const { return n_outputs_; }
 
  private:
   Script script_{};
   std::vector<uint64_t> blob_;
+  int64_t n_outputs_;
 };
 
 }  // namespace hqf
