@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hqf/weights.hpp"
@@ -15,6 +16,9 @@ namespace {
 
 constexpr int kMaxLanes = 256;
 int active = 1;  // lanes of a group
+
+// What the lanes have done since hqf_counts was last asked: additions and multiplications, and numbers exchanged.
+int64_t operations = 0, exchanged_numbers = 0;
 
 // One number in every active lane.
 template <class T>
@@ -35,17 +39,23 @@ struct Wide {
     return result;
   }
 
+  template <class F>
+  static Wide count(const F& f) {
+    operations += active;
+    return of(f);
+  }
+
   friend Wide operator+(const Wide& a, const Wide& b) {
-    return of([&](int k) { return a.at[k] + b.at[k]; });
+    return count([&](int k) { return a.at[k] + b.at[k]; });
   }
   friend Wide operator-(const Wide& a, const Wide& b) {
-    return of([&](int k) { return a.at[k] - b.at[k]; });
+    return count([&](int k) { return a.at[k] - b.at[k]; });
   }
   friend Wide operator*(const Wide& a, const Wide& b) {
-    return of([&](int k) { return a.at[k] * b.at[k]; });
+    return count([&](int k) { return a.at[k] * b.at[k]; });
   }
   friend Wide operator*(const Wide& a, T b) {
-    return of([&](int k) { return a.at[k] * b; });
+    return count([&](int k) { return a.at[k] * b; });
   }
   friend Wide operator*(T a, const Wide& b) { return b * a; }
   Wide operator-() const {
@@ -131,6 +141,7 @@ struct EmulatedLanes {
 
  private:
   void note_banks(const Index& at, uint32_t x) {
+    exchanged_numbers += active;
     const int warp = std::min(active, 1 << kWarpBits);
     for (int first = 0; first < active; first += warp) {
       std::vector<bool> taken(static_cast<size_t>(warp));
@@ -227,6 +238,11 @@ extern "C" int hqf_emulate(const char* text, int register_bits, const Tensor* in
 } catch (const std::exception& error) {
   message = error.what();
   return -1;
+}
+
+extern "C" void hqf_counts(int64_t* counts) {
+  counts[0] = std::exchange(operations, 0);
+  counts[1] = std::exchange(exchanged_numbers, 0);
 }
 
 extern "C" const char* hqf_message() { return message.c_str(); }
