@@ -84,7 +84,8 @@ void run(const std::string& text, const Batch& batch, int batch_dims, bool wide,
   work.share.exchange_size = exchanges ? circuits * (script.complex ? 2 : 1) << script.bits : 0;
   work.share.numbers_size = circuits * (3 * script.n_own + script.n_readings);
   work.share.slots_size = adjoint && script.n_weights ? threads * (script.n_slots + script.n_table_slots) : 0;
-  const auto limit = static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+  constexpr size_t kStatic = 256;  // more than what the kernels declare themselves
+  const auto limit = static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)) - kStatic;
   size_t shared = number * static_cast<size_t>(work.share.exchange_size);
   if (shared > limit) throw std::runtime_error("CUDA gate engine: the device has too little shared memory per block");
   const auto fits = [&](int32_t numbers, size_t budget) {
@@ -95,7 +96,7 @@ void run(const std::string& text, const Batch& batch, int batch_dims, bool wide,
   };
   const bool shared_numbers = fits(work.share.numbers_size, limit);
   const bool shared_slots = fits(work.share.slots_size, limit / 2);  // a second block should find room beside it
-  if (shared > 48 << 10)
+  if (shared > (48 << 10) - kStatic)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
 
   // As many blocks as the device runs at once, each with as many samples.

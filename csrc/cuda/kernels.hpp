@@ -37,6 +37,7 @@ struct Chunk {
   int32_t count;
   uint64_t words[kWords];
 };
+static_assert(sizeof(Work) <= 4096 && sizeof(Chunk) <= 4080);
 
 // Kernels with parameters (Work) that run circuits with 2^register_bits amplitudes in the registers of a thread; null
 // for sizes that are not compiled.
