@@ -1,7 +1,7 @@
 """What can be said of the GPU kernels without a GPU: ``python -m bench.gpu_static`` compiles them and writes a table.
 
-A row is a kernel, a GPU architecture and a circuit of the benchmark family (`bench.cases`) that the kernel runs. From the
-compiler: registers, spills, stack, shared memory. From the machine code, if ``cuobjdump`` is found (on the path or in
+A row is a kernel, a GPU architecture and a circuit of the benchmark family (`bench.cases`) that the kernel runs. From
+the compiler: registers, spills, stack, shared memory. From the machine code, if ``cuobjdump`` is found (on the path or in
 the triton package): how often some instructions stand there. From the emulated lanes (`tests.emulation`), for one
 circuit: additions and multiplications, and numbers exchanged through shared memory. From the shapes: bytes of inputs,
 outputs and their gradients. `Floor` turns these into the least time that a circuit can take on an H200.

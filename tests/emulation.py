@@ -1,7 +1,7 @@
 """The GPU's gate engine on an emulated group of lanes, compiled for the host from csrc/tests/emulated.cpp.
 
-It is the source that runs on the GPU, with a policy in which the lanes of a circuit are the entries of an array: what is
-tested is the schedule, the layouts and their exchanges, the arithmetic and the gradients, not threads and launches.
+It is the source that runs on the GPU, with a policy in which the lanes of a circuit are the entries of an array: what
+is tested is the schedule, the layouts and their exchanges, the arithmetic and the gradients, not threads and launches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class _View(ctypes.Structure):
 
 def _view(tensor: torch.Tensor) -> _View:
     dims = ctypes.c_int64 * tensor.dim()
-    return _View(tensor.data_ptr(), DTYPES.index(tensor.dtype), tensor.dim(), dims(*tensor.shape), dims(*tensor.stride()))
+    return _View(
+        tensor.data_ptr(), DTYPES.index(tensor.dtype), tensor.dim(), dims(*tensor.shape), dims(*tensor.stride())
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ class Emulation:
     def forward(
         self, text: str, register_bits: int, inputs: torch.Tensor, weights: torch.Tensor, output: torch.Tensor
     ) -> bool:
-        """Fills ``output``, with as many bits of the state in registers (0: as on the GPU); tells whether all exchanges were free of bank conflicts."""
+        """Fills ``output``, with ``register_bits`` bits of the state in registers (0: as on the GPU).
+
+        Returns:
+            Whether all exchanges were free of bank conflicts.
+        """
         return self._run(text, register_bits, 1, inputs, weights, output, None, None)
 
     def backward(

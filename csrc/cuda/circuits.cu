@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(256, kBlocksPerSm) run_circuits(const __grid_c
   Group<ThreadLanes<Number>, HQF_BITS, Complex> circuit_run(s, coefficients, work.call, lanes);
 
   const int64_t first = blockIdx.x % share.blocks_per_group * share.samples_per_block;
-  const int64_t end = first + share.samples_per_block < work.call.n_samples ? first + share.samples_per_block
-                                                                            : work.call.n_samples;
+  const int64_t end =
+      first + share.samples_per_block < work.call.n_samples ? first + share.samples_per_block : work.call.n_samples;
   // The whole block goes through as many circuits; those beyond the end repeat the last one and write nothing.
   for (int64_t base = first; base < end; base += circuits) {
     const bool valid = base + circuit < end;

@@ -20,8 +20,9 @@ void check(cudaError_t error) {
   std::string message = std::string("CUDA gate engine: ") + cudaGetErrorString(error);
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
       error == cudaErrorUnsupportedPtxVersion)
-    message += "; hqfkernels was not compiled for the compute capability of this device (see build_info() of "
-               "hqfkernels._cuda): build it again with CUDAARCHS set";
+    message +=
+        "; hqfkernels was not compiled for the compute capability of this device (see build_info() of "
+        "hqfkernels._cuda): build it again with CUDAARCHS set";
   throw std::runtime_error(message);
 }
 
@@ -46,7 +47,7 @@ std::shared_ptr<const Schedule> schedule_of(const std::string& text, bool double
 // Parts of one allocation; every part is aligned for any number.
 class Parts {
  public:
-  size_t add(size_t bytes) { return std::exchange(size_, size_ + (bytes + 255) / 256 * 256) ; }
+  size_t add(size_t bytes) { return std::exchange(size_, size_ + (bytes + 255) / 256 * 256); }
   size_t size() const { return std::max<size_t>(size_, 256); }
 
  private:
@@ -124,7 +125,8 @@ void run(const std::string& text, const Batch& batch, int batch_dims, bool wide,
   const size_t sums_at = parts.add(groups * columns * sizeof(double));
   const size_t numbers_at =
       parts.add(shared_numbers ? 0 : all_blocks * static_cast<size_t>(work.share.numbers_size) * number);
-  const size_t slots_at = parts.add(shared_slots ? 0 : all_blocks * static_cast<size_t>(work.share.slots_size) * number);
+  const size_t slots_at =
+      parts.add(shared_slots ? 0 : all_blocks * static_cast<size_t>(work.share.slots_size) * number);
   auto* memory = static_cast<char*>(queue.allocate(parts.size()));
   auto* scratch = reinterpret_cast<double*>(memory + scratch_at);
   auto* column_sums = reinterpret_cast<double*>(memory + columns_at);

@@ -10,14 +10,14 @@
 
 namespace hqf::cuda {
 
-// What a launch of a circuit kernel shares out among its blocks. Every block takes samples_per_block consecutive samples
-// of one group. Sizes and offsets in shared memory count numbers.
+// What a launch of a circuit kernel shares out among its blocks. Every block takes samples_per_block consecutive
+// samples of one group. Sizes and offsets in shared memory count numbers.
 struct BlockShare {
-  const void* sets;     // coefficients, set by set
+  const void* sets;  // coefficients, set by set
   int64_t set_size;
-  double* columns;      // adjoint: sums that the blocks leave, block by block
-  void* slots;          // adjoint: of all threads, block by block; null if they lie in shared memory
-  void* numbers;        // memory of the circuits, likewise
+  double* columns;  // adjoint: sums that the blocks leave, block by block
+  void* slots;      // adjoint: of all threads, block by block; null if they lie in shared memory
+  void* numbers;    // memory of the circuits, likewise
   int64_t samples_per_block;
   int32_t blocks_per_group;
   int32_t exchange_size, numbers_size, slots_size;
@@ -47,7 +47,7 @@ void launch_upload(const Chunk& chunk, uint64_t* blob, cudaStream_t stream);
 void launch_prepare(bool double_precision, const Script& script, const Call& call, void* sets, double* scratch,
                     cudaStream_t stream);
 // columns: n_blocks rows of sums for each group; gradients: (n_groups, n_weights), contiguous.
-void launch_finish(const Script& script, double* columns, int n_blocks, double* sums, double* scratch,
-                   int64_t n_groups, const View& gradients, cudaStream_t stream);
+void launch_finish(const Script& script, double* columns, int n_blocks, double* sums, double* scratch, int64_t n_groups,
+                   const View& gradients, cudaStream_t stream);
 
 }  // namespace hqf::cuda

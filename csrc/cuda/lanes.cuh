@@ -1,5 +1,5 @@
-// Threads of a GPU as lanes of a circuit (the policy that hqf/group.hpp asks for): one thread, a part of a warp, a warp,
-// or a block of several warps.
+// Threads of a GPU as lanes of a circuit (the policy that hqf/group.hpp asks for): one thread, a part of a warp, a
+// warp, or a block of several warps.
 #pragma once
 
 #include "hqf/group.hpp"
@@ -13,16 +13,16 @@ struct ThreadLanes {
   using Index = uint32_t;
 
   int lane_bits;
-  uint32_t lane;        // in the circuit
-  T* numbers;           // memory of the circuit, numbers_stride apart
+  uint32_t lane;  // in the circuit
+  T* numbers;     // memory of the circuit, numbers_stride apart
   int numbers_stride;
-  T* planes;            // exchange memory of the warp's circuits, entry by entry, or of the block's one circuit
+  T* planes;  // exchange memory of the warp's circuits, entry by entry, or of the block's one circuit
   uint32_t plane_size;
-  int shift;            // circuits of a warp lie 2^shift apart, so that they meet different banks,
-  uint32_t circuit;     // this one at this place
-  T* slots;             // of this thread, slot_stride apart
+  int shift;         // circuits of a warp lie 2^shift apart, so that they meet different banks,
+  uint32_t circuit;  // this one at this place
+  T* slots;          // of this thread, slot_stride apart
   int slot_stride;
-  T* warp_sums;         // of the circuit, one for each warp
+  T* warp_sums;  // of the circuit, one for each warp
 
   __device__ __forceinline__ T splat(T x) const { return x; }
 

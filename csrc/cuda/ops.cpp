@@ -1,5 +1,5 @@
-// The operators of hqfkernels on CUDA tensors, registered through torch's stable ABI; and hqfkernels._cuda itself, whose
-// import registers them. See csrc/bindings/ops.cpp, their counterpart for the CPU.
+// The operators of hqfkernels on CUDA tensors, registered through torch's stable ABI; and hqfkernels._cuda itself,
+// whose import registers them. See csrc/bindings/ops.cpp, their counterpart for the CPU.
 
 #include <pybind11/pybind11.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>

@@ -19,8 +19,8 @@ template <class T>
 __global__ void prepare(const __grid_constant__ Script script, const __grid_constant__ Call call, T* sets,
                         double* scratch) {
   const int64_t group = blockIdx.x;
-  prepare_weights(script, call, group, sets + group * coefficients_size(script),
-                  scratch + group * 2 * script.n_turns, static_cast<int>(threadIdx.x), kThreads, BlockSync());
+  prepare_weights(script, call, group, sets + group * coefficients_size(script), scratch + group * 2 * script.n_turns,
+                  static_cast<int>(threadIdx.x), kThreads, BlockSync());
 }
 
 // sums[group, column] = columns[group, 0, column] + columns[group, 1, column] + ...
@@ -55,8 +55,8 @@ void launch_prepare(bool double_precision, const Script& script, const Call& cal
     prepare<<<groups, kThreads, 0, stream>>>(script, call, static_cast<float*>(sets), scratch);
 }
 
-void launch_finish(const Script& script, double* columns, int n_blocks, double* sums, double* scratch,
-                   int64_t n_groups, const View& gradients, cudaStream_t stream) {
+void launch_finish(const Script& script, double* columns, int n_blocks, double* sums, double* scratch, int64_t n_groups,
+                   const View& gradients, cudaStream_t stream) {
   const int64_t count = n_groups * n_columns(script);
   if (count)
     sum_columns<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads, 0, stream>>>(

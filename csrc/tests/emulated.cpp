@@ -222,8 +222,9 @@ struct Tensor {
   View view() const { return {data, static_cast<DType>(dtype), ndim, sizes, strides}; }
 };
 
-// Runs a program with `register_bits` bits of the state in registers, 0 for those that the GPU takes; backward if grad_weights is given, then `output`
-// is the gradient. Returns 0, or 1 if lanes of a warp met in a bank, or -1 if it threw (see hqf_message).
+// Runs a program with `register_bits` bits of the state in registers, 0 for those that the GPU takes; backward if
+// grad_weights is given, then `output` is the gradient. Returns 0, or 1 if lanes of a warp met in a bank, or -1 if it
+// threw (see hqf_message).
 extern "C" int hqf_emulate(const char* text, int register_bits, const Tensor* inputs, int feature_dims,
                            const Tensor* weights, const Tensor* output, const Tensor* grad_inputs,
                            const Tensor* grad_weights) try {

@@ -83,7 +83,7 @@ def cuda_status(index: int | None = None) -> tuple[bool, str]:
 
 
 def cuda_refusal(n_qubits: int, dtype: torch.dtype, index: int | None = None) -> str | None:
-    """Why the CUDA gate engine cannot take ``n_qubits`` with inputs of ``dtype`` on device ``index``; None if it can."""
+    """Why the CUDA gate engine cannot take ``n_qubits`` and inputs of ``dtype`` on device ``index``; None if it can."""
     limit = MAX_QUBITS_DOUBLE if dtype == torch.float64 else MAX_QUBITS
     if n_qubits > limit:
         kind = " in float64" if dtype == torch.float64 else ""

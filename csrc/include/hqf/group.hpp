@@ -54,12 +54,13 @@ HQF_NOINLINE T reduce_wide_angle(T x) {
 template <class T>
 HQF_INLINE T reduce_number(T x) {
   if (!(x >= -kExactAngles<T> && x <= kExactAngles<T>)) return reduce_wide_angle(x);
-  return minus_half_pis<T>(x, T(4) * nearest<T>(x * T(0.15915494309189533577)));
+  const T turns = (x * T(0.15915494309189533577) + kRounding<T>)-kRounding<T>;
+  return minus_half_pis<T>(x, T(4) * turns);
 }
 
 template <class T>
 HQF_INLINE void sincos_number(T x, T& sine, T& cosine) {
-  const T count = nearest<T>(x * T(0.63661977236758134308));
+  const T count = (x * T(0.63661977236758134308) + kRounding<T>)-kRounding<T>;
   T s, c;
   sincos_polynomials<T>(minus_half_pis<T>(x, count), s, c);
   const int quadrant = count == count ? static_cast<int>(count) : 0;
@@ -120,8 +121,7 @@ class Group {
     prepare_angles(offset);
     const auto& from = call_.tensor[kOutput];
     lanes_.each(s_.n_readings, [&](int k) {
-      lanes_.memory(readings() + k) =
-          valid ? read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(k)) : T(0);
+      lanes_.memory(readings() + k) = valid ? read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(k)) : T(0);
     });
     start(psi, offset);
     for (int i = s_.grown; i < s_.n_evolve; ++i) apply(psi, s_.ops[i]);
@@ -242,9 +242,8 @@ class Group {
     const auto& from = call_.tensor[kInputs];
     lanes_.each(1 << s_.bits, [&](int k) {
       lanes_.exchanged(0, static_cast<uint32_t>(k)) =
-          k < s_.n_amplitudes
-              ? read_as<T>(from.data, from.dtype, offset[kInputs] + from.place(s_.first_amplitude + k))
-              : T(0);
+          k < s_.n_amplitudes ? read_as<T>(from.data, from.dtype, offset[kInputs] + from.place(s_.first_amplitude + k))
+                              : T(0);
     });
     lanes_.sync();
     V norm2 = lanes_.splat(T(0));
@@ -668,17 +667,15 @@ class Group {
       lanes_.each(1 << s_.bits, [&](int k) {
         const uint32_t index = output_index(static_cast<uint32_t>(k));
         lanes_.exchanged(0, static_cast<uint32_t>(k)) =
-            valid && index >> s_.n_qubits == 0
-                ? read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(index))
-                : T(0);
+            valid && index >> s_.n_qubits == 0 ? read_as<T>(from.data, from.dtype, offset[kOutput] + from.place(index))
+                                               : T(0);
       });
       lanes_.sync();
     }
     HQF_UNROLL
     for (int j = 0; j < N; ++j)
-      d[j] = op.kind == OpKind::read_probs
-                 ? lanes_.receive(0, lanes_.here(), static_cast<uint32_t>(j) << s_.lane_bits)
-                 : lanes_.splat(T(0));
+      d[j] = op.kind == OpKind::read_probs ? lanes_.receive(0, lanes_.here(), static_cast<uint32_t>(j) << s_.lane_bits)
+                                           : lanes_.splat(T(0));
     for (int r = op.first; r < op.first + op.count; ++r) {
       const Reading reading = s_.readings[r];
       const T g = lanes_.memory(readings() + reading.output) * static_cast<T>(reading.sign);

@@ -85,9 +85,9 @@ struct Script {
   int32_t n_slots;  // of turns; those of tables come after them
   int32_t n_table_slots;
   int32_t n_inputs, n_weights, first_amplitude, n_amplitudes;
-  int32_t n_readings;          // expval: outputs
-  int32_t parts;               // probs, state: numbers for each amplitude of the output; else 0
-  int32_t n_frame;  // columns beyond the state, where probabilities are zero
+  int32_t n_readings;  // expval: outputs
+  int32_t parts;       // probs, state: numbers for each amplitude of the output; else 0
+  int32_t n_frame;     // columns beyond the state, where probabilities are zero
   const Op* ops;
   const Turn* turns;
   const Share* input_terms;     // of turns: index is an input
