@@ -14,6 +14,7 @@ from hqfkernels.backends import cuda
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.reference import rotations
 from tests.test_gate_engine import layered, parameters, random_circuit
+from tests.test_gpu_emulated import with_every_z
 
 pytestmark = pytest.mark.gpu
 
@@ -73,13 +74,13 @@ def test_small_layered_circuits(n_qubits, dtype):
 @pytest.mark.parametrize("n_qubits", range(1, 9))
 def test_random_circuits(n_qubits, measurement, dtype):
     for seed in range(3):
-        circuit = random_circuit(10 * n_qubits + seed, n_qubits, n_observables=6)
+        circuit = with_every_z(random_circuit(10 * n_qubits + seed, n_qubits, n_observables=6))
         assert_agrees(circuit, *parameters(circuit, (33,), dtype=dtype), measurement)
 
 
 @pytest.mark.parametrize("n_qubits", [9, 10, 11, 12, 13])
 def test_large_random_circuits(n_qubits):
-    circuit = random_circuit(n_qubits, n_qubits, 60, n_observables=8)
+    circuit = with_every_z(random_circuit(n_qubits, n_qubits, 60, n_observables=8))
     assert_agrees(circuit, *parameters(circuit, (3,), dtype=torch.float32))
 
 
@@ -120,7 +121,7 @@ def test_slots_and_numbers_too_many_for_shared_memory():
 
 @pytest.mark.parametrize("groups", [(), (3,), (40, 1), (40, 3)])
 def test_small_weight_groups(groups):
-    circuit = random_circuit(8, 6)
+    circuit = with_every_z(random_circuit(8, 6))
     assert_agrees(circuit, *parameters(circuit, (40, 3), groups))
 
 
@@ -131,7 +132,7 @@ def test_half_precision(dtype):
 
 
 def test_small_strided_inputs():
-    circuit = random_circuit(4, 6)
+    circuit = with_every_z(random_circuit(4, 6))
     inputs, weights = parameters(circuit, (6, 5))
     text = lower(circuit.text, "expval")
     expected = run(text, inputs.cuda(), weights.cuda(), torch.ones(6, 5, circuit.n_observables).cuda())

@@ -20,7 +20,7 @@ const void* circuit_kernel(bool double_precision, int register_bits, bool comple
     case 4:
       return double_precision ? double_4(complex, adjoint) : float_4(complex, adjoint);
     default:
-      return float_5(complex, adjoint);  // see register_bits_for: never in double precision
+      return float_5(complex, adjoint);
   }
 }
 

@@ -39,8 +39,8 @@ struct Chunk {
 };
 static_assert(sizeof(Work) <= 4096 && sizeof(Chunk) <= 4080);
 
-// Kernels with parameters (Work) that run circuits with 2^register_bits amplitudes in the registers of a thread; null
-// for sizes that are not compiled.
+// The kernel, with the parameter Work, that runs circuits with 2^register_bits amplitudes in the registers of a thread:
+// 2 ... 5 bits, in double precision 2 ... 4 (see register_bits_for).
 const void* circuit_kernel(bool double_precision, int register_bits, bool complex, bool adjoint);
 
 void launch_upload(const Chunk& chunk, uint64_t* blob, cudaStream_t stream);

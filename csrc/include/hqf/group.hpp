@@ -85,7 +85,6 @@ class Group {
   using T = typename Lanes::T;
   using V = typename Lanes::V;
   static constexpr int N = 1 << Bits;
-  static constexpr int kPlanes = Complex ? 2 : 1;
 
   struct State {
     V re[N], im[Complex ? N : 1];
