@@ -1,8 +1,8 @@
 """Times the CUDA kernels on a GPU: ``python -m bench.gpu``. One JSON file, stamped with device, driver and versions.
 
 Rounds alternate: our step, the hand-written torch forms of `bench.handwritten`, and a device copy of as many bytes as
-the step has to read and write. A step is forward and backward of sum(y**2), as in `bench.cases`; readings are times of CUDA
-graphs between events where a graph can be captured, else of plain calls.
+the step has to read and write. A step is forward and backward of sum(y**2), as in `bench.cases`; readings are times
+between events, of CUDA graphs for our steps and the copy, of plain calls for the others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What can be said of the GPU kernels without a GPU: ``python -m bench.gpu_static`` compiles them and writes a table.
 
 A row is a kernel, a GPU architecture and a circuit of the benchmark family (`bench.cases`) that the kernel runs. From
-the compiler: registers, spills, stack, shared memory. From the machine code, if ``cuobjdump`` is found (on the path or in
-the triton package): how often some instructions stand there. From the emulated lanes (`tests.emulation`), for one
+the compiler: registers, spills, stack, shared memory. From the machine code, if ``cuobjdump`` is found (on the path or
+in the triton package): how often some instructions stand there. From the emulated lanes (`tests.emulation`), for one
 circuit: additions and multiplications, and numbers exchanged through shared memory. From the shapes: bytes of inputs,
 outputs and their gradients. `Floor` turns these into the least time that a circuit can take on an H200.
 
@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -176,8 +177,8 @@ def _instructions(cubin: Path) -> dict[str, Counter[str]]:
     return counts
 
 
-def _counted(compiled: Compiled) -> dict[str, int | str]:
-    """Columns of the instructions."""
+def _report(compiled: Compiled) -> dict[str, Any]:
+    """Columns of the compiler and the machine code."""
     groups = {
         "ffma": ("FFMA", "FFMA2"),
         "fmul_fadd": ("FMUL", "FADD", "FMUL2", "FADD2"),
@@ -188,7 +189,13 @@ def _counted(compiled: Compiled) -> dict[str, int | str]:
         "mma": ("HMMA", "HGMMA", "QGMMA"),
     }
     found = compiled.instructions
-    return {column: sum(found[name] for name in names) if found else "" for column, names in groups.items()}
+    return {
+        "registers": compiled.registers,
+        "spill_bytes": compiled.spills,
+        "stack_bytes": compiled.stack,
+        "shared_bytes_static": compiled.shared,
+        **{column: sum(found[name] for name in names) if found else "" for column, names in groups.items()},
+    }
 
 
 @lru_cache(maxsize=1)
@@ -198,7 +205,7 @@ def _emulation() -> Emulation:
 
 
 @lru_cache
-def _work(kernel: str, n: int, layers: int, adjoint: bool) -> dict[str, int | float | str]:
+def _work(kernel: str, n: int, layers: int, adjoint: bool) -> dict[str, Any]:
     """Columns of one circuit of the family."""
     dtype = torch.float32 if kernel.startswith("float") else torch.float64
     case = Case(n, layers, 1)
@@ -234,13 +241,12 @@ def circuit_rows(kernel: str, architecture: str) -> Iterator[Row]:
     for compiled in compile_cuda("circuits.cu", architecture, definitions):
         states, adjoint = re.findall(r"Lb([01])E", compiled.name)[:2]
         name = f"circuits {kernel} {'complex' if states == '1' else 'real'}"
-        report = compiled.registers, compiled.spills, compiled.stack, compiled.shared
         # The family's states are complex: the real kernels have no sizes of it.
         for n, layers in CIRCUITS[kernel] if states == "1" else [(0, 0)]:
             work = _work(kernel, n, layers, adjoint == "1") if n else {}
             direction = "backward" if adjoint == "1" else "forward"
             size = f"n={n} L={layers}" if n else ""
-            yield Row(name, direction, f"sm_{architecture}", size, *report, **_counted(compiled), **work)
+            yield Row(name, direction, f"sm_{architecture}", size, **_report(compiled), **work)
 
 
 def weight_rows(architecture: str) -> Iterator[Row]:
@@ -249,9 +255,8 @@ def weight_rows(architecture: str) -> Iterator[Row]:
         name = next(n for n in ("upload", "prepare", "sum_columns", "differentiate") if n in compiled.name)
         if name == "prepare":
             name += " double" if "IdE" in compiled.name else " float"
-        report = compiled.registers, compiled.spills, compiled.stack, compiled.shared
         direction = "backward" if name in ("sum_columns", "differentiate") else "both"
-        yield Row(f"weights {name}", direction, f"sm_{architecture}", "", *report, **_counted(compiled))
+        yield Row(f"weights {name}", direction, f"sm_{architecture}", **_report(compiled))
 
 
 def rows(architectures: Iterable[str], kernels: Iterable[str] = CIRCUITS) -> Iterator[Row]:
