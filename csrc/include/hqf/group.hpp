@@ -300,7 +300,7 @@ class Group {
       const Op op = s_.ops[b];
       T c, s;
       coefficients(op.first, c, s);
-      const bool imaginary = op.kind == OpKind::grow_imaginary;
+      [[maybe_unused]] const bool imaginary = op.kind == OpKind::grow_imaginary;
       this->template with_signs<decltype(l)::value>(s_.turns[op.first].mask, lanes_.splat(s), [&](auto j, const V& t) {
         const V a = psi.re[j];
         psi.re[j] = c * a;
