@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint bench clean
+.PHONY: help setup test demo lint bench gpu-check clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the library
 
@@ -28,6 +28,9 @@ lint: setup ## Check style, types and formatting
 
 bench: setup ## Run the benchmarks
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-group-by=group
+
+gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
+	$(BIN)/python -m bench.gpu_static
 
 clean: ## Remove everything that was built, .venv included
 	rm -rf $(VENV) build demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache

@@ -85,10 +85,10 @@ setup(
     ext_modules=[
         Extension(
             "hqfkernels._C",
-            files("**/*.cpp"),
-            depends=["CMakeLists.txt", *files("**/*.hpp", "**/*.cuh")],
+            files("common/*.cpp", "cpu/*.cpp", "bindings/*.cpp"),
+            depends=["CMakeLists.txt", *files("**/*.hpp", "**/*.cuh", "tests/*.cpp")],
             optional=True,
         ),
-        Extension("hqfkernels._cuda", files("cuda/*.cu"), optional=True),
+        Extension("hqfkernels._cuda", files("cuda/*.cu", "cuda/*.cpp"), optional=True),
     ],
 )

@@ -3,28 +3,18 @@
 // Amplitude i of the state is re[i] + i im[i], of the adjoint state lre[i] + i lim[i]. V is any type with the
 // arithmetic of a real number: a vector of lanes on a CPU, float or double in a GPU thread.
 //
-// A rotation pairs amplitudes (a, b). Real form (odd number of Y in its string):
-//     a' = cos a - sin b,  b' = sin a + cos b                  angles halved
-// imaginary form, s the sign of the pair:
-//     a' = cos a - i s sin b,  b' = cos b - i s sin a
-// With shared angles, the larger of cos and sin is divided out (Ratio), which leaves two multiply-adds a pair; the
-// engine makes up for the factors later. The gradient of an angle is Im <lambda| P |psi>, taken at either end of the
-// rotation.
+// A rotation pairs amplitudes (see registers.hpp): in the real form if its string has an odd number of Y, in the
+// imaginary one otherwise. With shared angles, the larger of cos and sin is divided out (Ratio); the engine makes up
+// for the factors later. The gradient of an angle is Im <lambda| P |psi>, taken at either end of the rotation.
 #pragma once
 
 #include <cstdint>
 
 #include "hqf/plan.hpp"
+#include "hqf/registers.hpp"
 #include "hqf/simd.hpp"
 
 namespace hqf::HQF_ARCH {
-
-// A shared rotation up to a factor: cos (1, -ratio; ratio, 1), or, if swapped, sin (ratio, -1; 1, ratio).
-template <class T>
-struct Ratio {
-  T value;
-  bool swapped;
-};
 
 // Long sums run in chunks of this many terms, so that rounding does not grow with the register.
 constexpr size_t kChunk = 256;
@@ -50,25 +40,7 @@ struct SharedRotations {
   template <bool Inverse>
   HQF_INLINE void apply(V (&a)[1 << K]) const {
 #pragma GCC unroll 4
-    for (int l = 0; l < K; ++l) {
-      if (swapped[l]) {
-#pragma GCC unroll 8
-        for (int j = 0; j < 1 << K; ++j)
-          if (!(j >> l & 1)) {
-            const V x = a[j], y = a[j | 1 << l];
-            a[j] = Inverse ? ratio[l] * x + y : ratio[l] * x - y;
-            a[j | 1 << l] = Inverse ? ratio[l] * y - x : ratio[l] * y + x;
-          }
-      } else {
-#pragma GCC unroll 8
-        for (int j = 0; j < 1 << K; ++j)
-          if (!(j >> l & 1)) {
-            const V x = a[j], y = a[j | 1 << l];
-            a[j] = Inverse ? x + ratio[l] * y : x - ratio[l] * y;
-            a[j | 1 << l] = Inverse ? y - ratio[l] * x : y + ratio[l] * x;
-          }
-      }
-    }
+    for (int l = 0; l < K; ++l) rotate_ratio<Inverse>(a, l, ratio[l], swapped[l]);
   }
 };
 
@@ -84,33 +56,18 @@ struct LaneRotations {
   template <bool Inverse>
   HQF_INLINE void apply(V (&a)[1 << K]) const {
 #pragma GCC unroll 4
-    for (int l = 0; l < K; ++l) {
-#pragma GCC unroll 8
-      for (int j = 0; j < 1 << K; ++j)
-        if (!(j >> l & 1)) {
-          const V x = a[j], y = a[j | 1 << l];
-          a[j] = Inverse ? c[l] * x + s[l] * y : c[l] * x - s[l] * y;
-          a[j | 1 << l] = Inverse ? c[l] * y - s[l] * x : s[l] * x + c[l] * y;
-        }
-    }
+    for (int l = 0; l < K; ++l) rotate<Inverse>(a, l, c[l], s[l]);
   }
 };
 
-// Sums of products with + and with - apart: two chains of multiply-adds are shorter than one.
+// Gradients of the angles of a block: see add_slope.
 template <int K, class V>
 struct Slopes {
   V plus[K] = {}, minus[K] = {};
 
   HQF_INLINE void add(const V (&a)[1 << K], const V (&lam)[1 << K]) {
 #pragma GCC unroll 4
-    for (int l = 0; l < K; ++l) {
-#pragma GCC unroll 8
-      for (int j = 0; j < 1 << K; ++j)
-        if (!(j >> l & 1)) {
-          plus[l] += lam[j | 1 << l] * a[j];
-          minus[l] += lam[j] * a[j | 1 << l];
-        }
-    }
+    for (int l = 0; l < K; ++l) hqf::HQF_ARCH::add_slope(a, lam, l, plus[l], minus[l]);
   }
 
   HQF_INLINE void add_to(V* sums) const {
@@ -164,14 +121,7 @@ HQF_INLINE void rotate_imaginary(V (&re)[1 << K], V (&im)[1 << K], const V (&c)[
     const V t = signs >> l & 1 ? -s[l] : s[l];
 #pragma GCC unroll 8
     for (int j = 0; j < 1 << K; ++j)
-      if (!(j >> l & 1)) {
-        const int k = j | 1 << l;
-        const V re_a = re[j], im_a = im[j], re_b = re[k], im_b = im[k];
-        re[j] = c[l] * re_a + t * im_b;
-        im[j] = c[l] * im_a - t * re_b;
-        re[k] = c[l] * re_b + t * im_a;
-        im[k] = c[l] * im_b - t * re_a;
-      }
+      if (!(j >> l & 1)) rotate_imaginary_pair(re, im, j, j | 1 << l, c[l], t);
   }
 }
 

@@ -9,48 +9,9 @@
 
 #include "hqf/batch.hpp"
 #include "hqf/simd.hpp"
+#include "hqf/storage.hpp"
 
 namespace hqf::HQF_ARCH {
-
-// --- storage types ---
-
-struct BFloat16 {
-  uint16_t bits;
-};
-
-template <class T, class S>
-HQF_INLINE T widened(S value) {
-  if constexpr (std::is_same_v<S, BFloat16>)
-    return static_cast<T>(__builtin_bit_cast(float, static_cast<uint32_t>(value.bits) << 16));
-  else
-    return static_cast<T>(value);
-}
-
-template <class S, class T>
-HQF_INLINE S narrowed(T value) {
-  if constexpr (std::is_same_v<S, BFloat16>) {
-    const uint32_t bits = __builtin_bit_cast(uint32_t, static_cast<float>(value));
-    if ((bits & 0x7fffffff) > 0x7f800000) return {static_cast<uint16_t>(bits >> 16 | 0x40)};  // NaN stays one
-    return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};  // to nearest, ties to even
-  } else {
-    return static_cast<S>(value);
-  }
-}
-
-// Calls body with a null pointer of the storage type.
-template <class Body>
-HQF_INLINE void with_storage(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::f16:
-      return body(static_cast<_Float16*>(nullptr));
-    case DType::bf16:
-      return body(static_cast<BFloat16*>(nullptr));
-    case DType::f32:
-      return body(static_cast<float*>(nullptr));
-    case DType::f64:
-      return body(static_cast<double*>(nullptr));
-  }
-}
 
 // Vectors that hold A0 B0 A1 B1 ... become A and B, and back.
 template <class V, size_t... K>
@@ -179,20 +140,9 @@ HQF_INLINE bool in_runs(int width, int64_t stride, const Body& body) {
   }
 }
 
-inline double read(const View& view, int64_t offset) {
-  double value = 0;
-  with_storage(view.dtype, [&](auto* tag) {
-    value = widened<double>(static_cast<std::remove_pointer_t<decltype(tag)>*>(view.data)[offset]);
-  });
-  return value;
-}
+inline double read(const View& view, int64_t offset) { return read_as<double>(view.data, view.dtype, offset); }
 
-inline void write(const View& view, int64_t offset, double value) {
-  with_storage(view.dtype, [&](auto* tag) {
-    using S = std::remove_pointer_t<decltype(tag)>;
-    static_cast<S*>(view.data)[offset] = narrowed<S>(value);
-  });
-}
+inline void write(const View& view, int64_t offset, double value) { write_as(view.data, view.dtype, offset, value); }
 
 template <class V>
 HQF_INLINE double lane_sum(V v) {
@@ -321,8 +271,7 @@ void scatter(const Batch& batch, BatchTensor t, const Lanes<kLanes<V>>& lanes, c
     for (size_t k = 0; k < places.size(); ++k) {
       ScalarOf<V> row[kLanes<V>];
       store<V>(row, values[k * step]);
-      for (int lane = 0; lane < lanes.count; ++lane)
-        data[lanes.offset(t, lane) + places[k]] = narrowed<S>(row[lane]);
+      for (int lane = 0; lane < lanes.count; ++lane) data[lanes.offset(t, lane) + places[k]] = narrowed<S>(row[lane]);
     }
   });
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "hqf/portable.hpp"
 #include "hqf/program.hpp"
 
 namespace hqf {
@@ -65,9 +66,12 @@ struct Plan {
   int n_segments;  // rotations by shared angles are applied up to a factor; each segment makes up for its own
 };
 
-// Throws std::invalid_argument for a program whose strings do not grow the state bit by bit.
-Plan make_plan(Program program);
+struct PlanLimits {
+  int block = kMaxBlock, imaginary_block = kMaxImaginaryBlock;  // rotations in a block
+  bool grow_later = true;  // false: from the first step that is not a grow, the state has all its amplitudes
+};
 
-inline int parity(uint32_t mask) { return __builtin_popcount(mask) & 1; }
+// Throws std::invalid_argument for a program whose strings do not grow the state bit by bit.
+Plan make_plan(Program program, const PlanLimits& limits = {});
 
 }  // namespace hqf

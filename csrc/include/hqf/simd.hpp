@@ -13,7 +13,7 @@
 #include <immintrin.h>
 #endif
 
-#define HQF_INLINE inline __attribute__((always_inline))
+#include "hqf/trig.hpp"
 
 // Bytes of the widest vectors of the instruction set that this file is compiled for.
 #if defined(__AVX512F__)
@@ -85,29 +85,12 @@ HQF_INLINE bool any(IntsOf<V> truth) {
   return joined != 0;
 }
 
-// Added and subtracted, it rounds numbers far below it to integers, and leaves those in the low bits of the sum.
-template <class T>
-constexpr T kRounding = sizeof(T) == 4 ? T(12582912) : T(6755399441055744);  // 1.5 * 2^mantissa
-
-// pi / 2 in three parts of few bits each, so that multiples of the first two are exact (Cody and Waite).
-template <class T>
-constexpr T kHalfPi[3] = {T(1.5703125), T(4.837512969970703125e-4), T(7.54978995489188216e-8)};
-template <>
-inline constexpr double kHalfPi<double>[3] = {1.57079632673412561417, 6.07710050630396597660e-11,
-                                              2.02226624879595063154e-21};
-
-template <class V>
-HQF_INLINE V minus_half_pis(V x, V count) {
-  using T = ScalarOf<V>;
-  return ((x - count * kHalfPi<T>[0]) - count * kHalfPi<T>[1]) - count * kHalfPi<T>[2];
-}
-
-// x for |x| up to 10^4 (float) or 10^5 (double), where multiples of kHalfPi are exact; further out x modulo 2 pi. NaN
+// x for |x| up to 10^4 (float) or 10^5 (double), where multiples of HalfPi are exact; further out x modulo 2 pi. NaN
 // for NaN and infinities.
 template <class V>
 HQF_INLINE V tame_angle(V x) {
   using T = ScalarOf<V>;
-  constexpr T kLimit = sizeof(T) == 4 ? T(1e4) : T(1e5);
+  constexpr T kLimit = kExactAngles<T>;
   if (__builtin_expect(any<V>((x > kLimit) | (x < -kLimit)), 0))
     for (int k = 0; k < kLanes<V>; ++k) {
       const double wide = x[k];
@@ -122,39 +105,19 @@ HQF_INLINE V reduce_angle(V x) {
   using T = ScalarOf<V>;
   x = tame_angle<V>(x);
   const V turns = (x * T(0.15915494309189533577) + kRounding<T>)-kRounding<T>;
-  return minus_half_pis<V>(x, T(4) * turns);
+  return minus_half_pis<T>(x, T(4) * turns);
 }
 
-// Sine and cosine of a tame angle, to about an ulp: reduction to [-pi/4, pi/4], then the minimax polynomials of the
-// Cephes library (S. Moshier).
+// Sine and cosine of a tame angle, to about an ulp.
 template <class V>
 HQF_INLINE void sincos(V x, V& sine, V& cosine) {
   using T = ScalarOf<V>;
   using I = IntsOf<V>;
   const V shifted = x * T(0.63661977236758134308) + kRounding<T>;
   const I quadrant = (I)shifted;
-  const V r = minus_half_pis<V>(x, shifted - kRounding<T>);
-  const V z = r * r;
+  const V r = minus_half_pis<T>(x, shifted - kRounding<T>);
   V s, c;
-  if constexpr (sizeof(T) == 4) {
-    s = r + r * z * (T(-1.6666654611e-1) + z * (T(8.3321608736e-3) + z * T(-1.9515295891e-4)));
-    c = T(1) - T(0.5) * z +
-        z * z * (T(4.166664568298827e-2) + z * (T(-1.388731625493765e-3) + z * T(2.443315711809948e-5)));
-  } else {
-    s = r + r * z *
-                (T(-1.66666666666666307295e-1) +
-                 z * (T(8.33333333332211858878e-3) +
-                      z * (T(-1.98412698295895385996e-4) +
-                           z * (T(2.75573136213857245213e-6) +
-                                z * (T(-2.50507477628578072866e-8) + z * T(1.58962301576546568060e-10))))));
-    c = T(1) - T(0.5) * z +
-        z * z *
-            (T(4.16666666666665929218e-2) +
-             z * (T(-1.38888888888730564116e-3) +
-                  z * (T(2.48015872888517045348e-5) +
-                       z * (T(-2.75573141792967388112e-7) +
-                            z * (T(2.08757008419747316778e-9) + z * T(-1.13585365213876817300e-11))))));
-  }
+  sincos_polynomials<T>(r, s, c);
   constexpr int kToSign = 8 * sizeof(T) - 2;  // moves bit 1 to the sign bit
   const I odd = (quadrant & 1) != 0;
   sine = (V)((I)(odd ? c : s) ^ ((quadrant & 2) << kToSign));

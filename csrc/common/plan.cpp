@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <stdexcept>
 
 namespace hqf {
@@ -33,7 +34,7 @@ bool fits(const std::vector<Rotation>& block, const Rotation& r) {
 
 class Planner {
  public:
-  explicit Planner(Program program) {
+  Planner(Program program, const PlanLimits& limits) {
     plan_.program = std::move(program);
     const auto& p = plan_.program;
     bits_ = p.n_amplitudes ? p.n_qubits : 0;
@@ -41,6 +42,8 @@ class Planner {
     size_t next = 0;
     while (next < pending.size()) {
       const Rotation r = pending[next];
+      if (!limits.grow_later && r.x != uint32_t{1} << bits_)
+        for (const auto& later : pending) bits_ = std::max(bits_, static_cast<int>(std::bit_width(later.x)));
       if (r.x == 0 && r.angle.shared()) {
         Step& table = step(StepKind::table);
         table.table = plan_.n_tables++;
@@ -54,7 +57,7 @@ class Planner {
         ++next;
       } else if (r.x >> bits_ == 0) {
         std::vector<Rotation> block{r}, rest;
-        const size_t limit = imaginary(r) ? kMaxImaginaryBlock : kMaxBlock;
+        const auto limit = static_cast<size_t>(imaginary(r) ? limits.imaginary_block : limits.block);
         for (size_t k = next + 1; k < pending.size(); ++k) {
           const auto& candidate = pending[k];
           const bool joins = block.size() < limit && candidate.x && candidate.x >> bits_ == 0 &&
@@ -232,6 +235,6 @@ class Planner {
 
 }  // namespace
 
-Plan make_plan(Program program) { return Planner(std::move(program)).take(); }
+Plan make_plan(Program program, const PlanLimits& limits) { return Planner(std::move(program), limits).take(); }
 
 }  // namespace hqf

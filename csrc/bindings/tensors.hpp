@@ -1,0 +1,78 @@
+// Tensors of torch's stable ABI as views, for the operators of every backend.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/shim_utils.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <vector>
+
+#include "hqf/engine.hpp"
+
+namespace hqf {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Dims = std::vector<int64_t>;
+
+inline DType dtype(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half:
+      return DType::f16;
+    case ScalarType::BFloat16:
+      return DType::bf16;
+    case ScalarType::Float:
+      return DType::f32;
+    case ScalarType::Double:
+      return DType::f64;
+    default:
+      STD_TORCH_CHECK(false, "expected float64, float32, float16 or bfloat16, got ",
+                      torch::headeronly::toString(tensor.scalar_type()));
+  }
+}
+
+// The views borrow the tensor's sizes and strides.
+inline View view(const Tensor& tensor, void* data) {
+  return {data, dtype(tensor), static_cast<int>(tensor.dim()), tensor.sizes().data(), tensor.strides().data()};
+}
+
+inline View view_to_read(const Tensor& tensor) { return view(tensor, const_cast<void*>(tensor.const_data_ptr())); }
+
+inline View view_to_write(const Tensor& tensor) { return view(tensor, tensor.mutable_data_ptr()); }
+
+inline Dims sizes(const Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
+
+// An uninitialised tensor whose dimensions lie in memory in `order`, outermost first; contiguous if `order` is empty.
+inline Tensor empty(const Tensor& like, const Dims& shape, const Dims& order, ScalarType type) {
+  if (order.empty()) return torch::stable::new_empty(like, shape, type);
+  using torch::stable::detail::from;
+  std::array<StableIValue, 6> stack{from(shape),        from(order),        from(std::optional(type)),
+                                    from(std::nullopt), from(std::nullopt), from(std::nullopt)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_permuted", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+// What <engine>_forward returns, uninitialised: see hqfkernels/ops.
+inline Tensor empty_output(const Tensor& inputs, int64_t n_outputs, int64_t feature_dims, const Dims& order) {
+  Dims shape = sizes(inputs);
+  const auto features = shape.end() - feature_dims;
+  if (static_cast<int64_t>(order.size()) <= features - shape.begin() + 1) {
+    shape.erase(features, shape.end());
+    shape.push_back(n_outputs);
+  } else if (order.size() > shape.size()) {
+    const int64_t n_features = std::accumulate(features, shape.end(), int64_t{1}, std::multiplies<>());
+    shape.insert(features, n_features ? n_outputs / n_features : 0);
+  }
+  return empty(inputs, shape, order,
+               inputs.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
+}
+
+}  // namespace hqf

@@ -1,0 +1,95 @@
+// Threads of a GPU as lanes of a circuit (the policy that hqf/group.hpp asks for): one thread, a part of a warp, a
+// warp, or a block of several warps.
+#pragma once
+
+#include "hqf/group.hpp"
+
+namespace hqf::cuda {
+
+template <class Number>
+struct ThreadLanes {
+  using T = Number;
+  using V = Number;
+  using Index = uint32_t;
+
+  int lane_bits;
+  uint32_t lane;  // in the circuit
+  T* numbers;     // memory of the circuit, numbers_stride apart
+  int numbers_stride;
+  T* planes;  // exchange memory of the warp's circuits, entry by entry, or of the block's one circuit
+  uint32_t plane_size;
+  int shift;         // circuits of a warp lie 2^shift apart, so that they meet different banks,
+  uint32_t circuit;  // this one at this place
+  T* slots;          // of this thread, slot_stride apart
+  int slot_stride;
+  T* warp_sums;  // of the circuit, one for each warp
+
+  __device__ __forceinline__ T splat(T x) const { return x; }
+
+  __device__ __forceinline__ T negate_odd(uint32_t mask, T v) const { return parity(lane & mask) ? -v : v; }
+
+  __device__ __forceinline__ T choose(uint32_t bit, T a, T b) const { return lane & bit ? b : a; }
+
+  __device__ __forceinline__ T partner(uint32_t bit, T v) const {
+    if (bit < 32) return __shfl_xor_sync(0xffffffff, v, bit);
+    __syncthreads();
+    planes[lane] = v;
+    __syncthreads();
+    return planes[lane ^ bit];
+  }
+
+  __device__ __forceinline__ T sum(T v) const {
+    const int warp_bits = lane_bits < kWarpBits ? lane_bits : kWarpBits;
+    for (int b = 0; b < warp_bits; ++b) v += __shfl_xor_sync(0xffffffff, v, 1 << b);
+    if (lane_bits <= kWarpBits) return v;
+    __syncthreads();
+    if (lane % 32 == 0) warp_sums[lane / 32] = v;
+    __syncthreads();
+    T total = T(0);
+    for (int k = 0; k < 1 << (lane_bits - kWarpBits); ++k) total += warp_sums[k];
+    return total;
+  }
+
+  __device__ __forceinline__ void add(int slot, T v) const { slots[static_cast<size_t>(slot) * slot_stride] += v; }
+
+  __device__ __forceinline__ T& memory(int k) const { return numbers[static_cast<size_t>(k) * numbers_stride]; }
+
+  template <class F>
+  __device__ __forceinline__ void each(int count, const F& f) const {
+    for (int k = static_cast<int>(lane); k < count; k += 1 << lane_bits) f(k);
+  }
+
+  template <class F>
+  __device__ __forceinline__ void once(const F& f) const {
+    if (lane == 0) f();
+  }
+
+  __device__ __forceinline__ T load(const T* p) const { return __ldg(p + lane); }
+
+  __device__ __forceinline__ Index here() const { return lane; }
+
+  __device__ __forceinline__ Index address(const uint32_t* columns) const {
+    uint32_t result = 0;
+    for (int b = 0; b < lane_bits; ++b) result ^= lane >> b & 1 ? columns[b] : 0;
+    return result;
+  }
+
+  __device__ __forceinline__ T& exchanged(int plane, uint32_t x) const {
+    return planes[plane * plane_size + (x << shift | circuit)];
+  }
+
+  __device__ __forceinline__ void send(int plane, Index at, uint32_t x, T v) const { exchanged(plane, at ^ x) = v; }
+
+  __device__ __forceinline__ T receive(int plane, Index at, uint32_t x) const { return exchanged(plane, at ^ x); }
+
+  __device__ __forceinline__ void sync() const {
+    if (lane_bits > kWarpBits)
+      __syncthreads();
+    else
+      __syncwarp();
+  }
+
+  __device__ __forceinline__ T root(T x) const { return sqrt(x); }
+};
+
+}  // namespace hqf::cuda
