@@ -15,27 +15,27 @@ from hqfkernels.propagation import Collect, Propagation
 from hqfkernels.series import Axis, Polynomials
 
 CONSTANTS: dict[str, float] = {
-    "gate call": 6e4,
-    "gate number": 2.0,  # an input or output of a sample, read and written
-    "gate amplitude": 0.53,  # growing, phases and measuring
-    "gate rotation": 4.5,  # starting one
-    "gate pair": 0.287,  # of real numbers, turned by a shared angle
+    "gate call": 1.9e5,
+    "gate number": 3.5,  # an input or output of a sample, read and written
+    "gate amplitude": 1.0,  # growing, phases and measuring
+    "gate rotation": 3.5,  # starting one
+    "gate pair": 0.29,  # of real numbers, turned by a shared angle
     "gate own pair": 0.5,  # turned by an angle of the sample's own
-    "weight": 30.0,  # reading a weight, and its gradient
-    "fourier call": 9e4,
-    "fourier number": 1.0,
-    "fourier wave": 1.5,  # sine and cosine of an input
-    "fourier product": 0.25,  # of features
-    "fourier run": 0.15,  # terms of an output with a factor in common
-    "fourier term": 0.075,
+    "weight": 28.0,  # reading a weight, and its gradient
+    "fourier call": 2.8e5,
+    "fourier number": 1.3,
+    "fourier wave": 1.8,  # sine and cosine of an input
+    "fourier product": 0.34,  # of features
+    "fourier run": 0.11,  # terms of an output with a factor in common
+    "fourier term": 0.12,
     "parameter": 10.0,  # reading one, and its gradient
-    "propagation pair": 6.0,  # of strings
+    "propagation pair": 4.7,  # of strings
     "propagation entry": 4.0,  # of a collection
-    "character": 1.0,  # of the texts that go with a call
-    "grid call": 2.5e5,
-    "unitary call": 4e5,
-    "unitary amplitude": 4.0,  # of the states, in memory
-    "unitary product": 0.06,  # multiply-add of matrices
+    "character": 0.92,  # of the texts that go with a call
+    "grid call": 2.7e5,
+    "unitary call": 1.9e6,
+    "unitary amplitude": 17.0,  # of the states, in memory
+    "unitary product": 0.032,  # multiply-add of matrices
     "double": 2.0,  # how much longer a circuit takes in double precision
 }
 
