@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from hqfkernels import ops
 from hqfkernels.circuit import Circuit
 from hqfkernels.engines import fourier, gate, unitary
-from hqfkernels.planner import Plan, Schedule, choose, explain_choice, scheduled
+from hqfkernels.planner import REFERENCE, Plan, Schedule, choose, explain_choice, place_of, scheduled
 from hqfkernels.program import Measurement
 from hqfkernels.reference import circuit as _reference
 
@@ -33,7 +34,8 @@ def expval(
             right): one set for all samples, or one per group. May be left out if the circuit has none.
         engine: "auto", "gate" (state vectors), "fourier" (trigonometric polynomials; depth costs nothing) or "unitary"
             (one matrix for all that follows the last input).
-        backend: "auto", "cpu" (compiled kernels) or "reference" (plain torch, any device, differentiable twice).
+        backend: "auto", "cpu" or "cuda" (compiled kernels for inputs there), or "reference" (plain torch, any device,
+            differentiable twice).
 
     Returns:
         (..., n_observables): float64 for float64 inputs, else float32. NaN or Inf in a sample stays in that sample.
@@ -67,7 +69,7 @@ def explain(
     """The `Plan` that `expval` would follow for these arguments; print it to read it."""
     weights = check(circuit, inputs, weights)
     samples, sets = inputs.shape[:-1].numel(), weights.shape[:-1].numel()
-    return explain_choice(circuit.text, inputs.device.type, engine, backend, samples, sets)
+    return explain_choice(circuit.text, place_of(inputs), engine, backend, samples, sets)
 
 
 def _run(
@@ -79,10 +81,7 @@ def _run(
     measurement: Measurement,
 ) -> Tensor:
     weights = check(circuit, inputs, weights)
-    schedule = choose((circuit.text,), measurement, inputs.device.type, engine, backend)
-    if backend == "reference":
-        compute = {"expval": _reference.expval, "probs": _reference.probs, "state": _reference.statevector}
-        return compute[measurement](circuit, inputs, weights)
+    schedule = choose((circuit.text,), measurement, place_of(inputs), engine, backend)
     return evaluate((circuit,), inputs, (weights,), schedule, measurement)
 
 
@@ -101,14 +100,14 @@ def evaluate(
     The last ``feature_dims`` dimensions of ``inputs`` are a sample's; see `hqfkernels.ops` for ``output_order``. The
     outputs of the circuits follow each other. A ``cache`` keeps what the Fourier engine computes from weights alone.
     """
-    if not torch.compiler.is_compiling():
-        _refuse_forward_mode(inputs, *weights)
     batch_dims = inputs.dim() - feature_dims
     engine = scheduled(schedule, inputs.shape[:batch_dims].numel(), weights[0].shape[:-1].numel())
+    if engine != REFERENCE and not torch.compiler.is_compiling():
+        _refuse_forward_mode(inputs, *weights)
     if engine == "fourier":
         own = fourier.parameters(circuits, weights, measurement) if cache is None else cache.get(circuits, weights)
         return fourier.contract(circuits, inputs, own, measurement, feature_dims, output_order)
-    run = gate.forward if engine == "gate" else unitary.forward
+    run = {"gate": gate.forward, "unitary": unitary.forward, REFERENCE: _simulate}[engine]
     if len(circuits) == 1:
         return run(circuits[0], inputs, weights[0], measurement, feature_dims, output_order)
     if len(output_order) <= batch_dims + 1:
@@ -117,6 +116,20 @@ def evaluate(
     order = [d - (d > batch_dims) for d in output_order if d != batch_dims]
     pairs = zip(circuits, weights, strict=True)
     return torch.stack([run(c, inputs, w, measurement, feature_dims, order) for c, w in pairs], batch_dims)
+
+
+def _simulate(
+    circuit: Circuit,
+    inputs: Tensor,
+    weights: Tensor,
+    measurement: Measurement,
+    feature_dims: int,
+    output_order: Sequence[int],
+) -> Tensor:
+    """The reference in the place of an engine."""
+    compute = {"expval": _reference.expval, "probs": _reference.probs, "state": _reference.statevector}
+    value = compute[measurement](circuit, inputs.flatten(inputs.dim() - feature_dims), weights)
+    return value.reshape(ops.output_shape(inputs, value.shape[-1], feature_dims, output_order))
 
 
 class ParameterCache:

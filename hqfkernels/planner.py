@@ -10,7 +10,11 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
+from torch import Tensor
+
 from hqfkernels import backends, costs
+from hqfkernels.backends import cuda
 from hqfkernels.costs import Cost, Prices, total
 from hqfkernels.engines import unitary
 from hqfkernels.engines.fourier import recipe
@@ -18,9 +22,15 @@ from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.static import static
 
 ENGINES = ("auto", "gate", "fourier", "unitary")
-BACKENDS = ("auto", "cpu", "reference")
+BACKENDS = ("auto", "cpu", "cuda", "reference")
+REFERENCE = "reference"
+"""In a schedule: the plain simulation that no engine takes part in."""
+
 MAX_NATIVE_QUBITS = 20
 """The CPU kernels hold two states per lane in memory; above this they refuse."""
+
+Place = tuple[str, int | None, bool]
+"""Device type, its index, and whether the call computes in double precision."""
 
 Schedule = tuple[tuple[str, Prices], ...]
 """Engines that may run, each with its price for a call, for a set of weights and for a sample."""
@@ -32,7 +42,7 @@ class Plan:
 
     Attributes:
         engine: the algorithm: "gate", "fourier" or "unitary".
-        backend: "cpu" (compiled kernels) or "reference" (plain torch).
+        backend: "cpu" or "cuda" (compiled kernels), or "reference" (plain torch).
         costs: estimated cost of each engine that can take the call, in nanoseconds of one core for the whole batch.
         reasons: for each engine and backend that was not chosen, why.
     """
@@ -63,25 +73,45 @@ def check_names(engine: str, backend: str) -> None:
 # --- backends -------------------------------------------------------------------------------------------------------
 
 
-def _backend_refusal(backend: str, n_qubits: int, device: str) -> str | None:
+def place_of(inputs: Tensor) -> Place:
+    """Where and in which precision a call computes."""
+    return inputs.device.type, inputs.device.index, inputs.dtype == torch.float64
+
+
+def _limit(place: Place) -> int:
+    """The largest register of the compiled kernels on a device."""
+    if place[0] == "cuda":
+        return cuda.MAX_QUBITS_DOUBLE if place[2] else cuda.MAX_QUBITS
+    return MAX_NATIVE_QUBITS
+
+
+def _backend_refusal(backend: str, n_qubits: int, place: Place) -> str | None:
     """Why ``backend`` cannot take the call, or None if it can."""
+    device, index, double = place
     if backend == "reference":
         return None
-    if device != "cpu":
-        return f"it computes on the CPU, the inputs are on {device}"
+    if device != backend:
+        computes_on = {"cpu": "the CPU", "cuda": "GPUs"}[backend]
+        return f"it computes on {computes_on}, the inputs are on {device}"
+    if backend == "cuda":
+        return cuda.cuda_refusal(n_qubits, torch.float64 if double else torch.float32, index)
     if n_qubits > MAX_NATIVE_QUBITS:
         return f"it takes at most {MAX_NATIVE_QUBITS} qubits, the circuit has {n_qubits}"
     available, reason = backends.native_status()
     return None if available else reason
 
 
-def _choose_backend(n_qubits: int, device: str, backend: str) -> tuple[str, list[tuple[str, str]]]:
-    if backend != "auto":
-        if (reason := _backend_refusal(backend, n_qubits, device)) is not None:
-            raise RuntimeError(f"backend {backend!r} refuses: {reason}")
-        return backend, [(other, f"{backend} was asked for") for other in BACKENDS[1:] if other != backend]
-    refusal = _backend_refusal("cpu", n_qubits, device)
-    return ("cpu", [("reference", "cpu is faster")]) if refusal is None else ("reference", [("cpu", refusal)])
+def _choose_backend(n_qubits: int, place: Place, backend: str) -> tuple[str, list[tuple[str, str]]]:
+    """The backend, and why not the others."""
+    refusals = {name: _backend_refusal(name, n_qubits, place) for name in BACKENDS[1:]}
+    if backend == "auto":
+        chosen = next(name for name, refusal in refusals.items() if refusal is None)
+        why = f"{chosen} is faster"
+    elif (reason := refusals[backend]) is not None:
+        raise RuntimeError(f"backend {backend!r} refuses: {reason}")
+    else:
+        chosen, why = backend, f"{backend} was asked for"
+    return chosen, [(name, refusal or why) for name, refusal in refusals.items() if name != chosen]
 
 
 # --- engines --------------------------------------------------------------------------------------------------------
@@ -106,13 +136,13 @@ def estimates(circuit: str, measurement: Measurement) -> dict[str, Cost | str]:
 
 
 @static
-def choose(circuits: tuple[str, ...], measurement: Measurement, device: str, engine: str, backend: str) -> Schedule:
+def choose(circuits: tuple[str, ...], measurement: Measurement, place: Place, engine: str, backend: str) -> Schedule:
     """What to run, from static facts.
 
     Args:
         circuits: `Circuit.text` of the circuits that run on the same inputs.
         measurement: what is computed.
-        device: device type of the tensors, such as "cpu".
+        place: what `place_of` says of the inputs.
         engine: what the caller asked for.
         backend: likewise.
 
@@ -121,16 +151,19 @@ def choose(circuits: tuple[str, ...], measurement: Measurement, device: str, eng
         RuntimeError: if the backend asked for by name cannot take the call.
     """
     check_names(engine, backend)
-    return _choose(circuits, measurement, device, engine, backend)
+    return _choose(circuits, measurement, place, engine, backend)
 
 
 @lru_cache(maxsize=1024)
-def _choose(circuits: tuple[str, ...], measurement: Measurement, device: str, engine: str, backend: str) -> Schedule:
-    for circuit in circuits:
-        _choose_backend(Program.from_text(lower(circuit, measurement)).n_qubits, device, backend)
+def _choose(circuits: tuple[str, ...], measurement: Measurement, place: Place, engine: str, backend: str) -> Schedule:
+    n_qubits = max(Program.from_text(lower(circuit, measurement)).n_qubits for circuit in circuits)
+    chosen, _ = _choose_backend(n_qubits, place, backend)
     if backend == "reference" and engine not in ("auto", "gate"):
         raise RuntimeError(f"backend 'reference' refuses: it simulates gate by gate, engine {engine!r} was asked for")
-    if backend == "reference" or engine == "gate":
+    if engine in ("auto", "gate") and (backend == "reference" or n_qubits > _limit(place)):
+        return ((REFERENCE, (0.0, 0.0, 0.0)),)
+    # The other engines have no kernels for GPUs yet; if asked for by name they run there as plain torch.
+    if engine == "gate" or (engine == "auto" and chosen == "cuda"):
         names: tuple[str, ...] = ("gate",)
     else:
         names = ENGINES[1:] if engine == "auto" else (engine,)
@@ -165,11 +198,12 @@ def scheduled(schedule: Schedule, samples: int, sets: int) -> str:
     return best
 
 
-def explain_choice(circuit: str, device: str, engine: str, backend: str, samples: int, sets: int) -> Plan:
+def explain_choice(circuit: str, place: Place, engine: str, backend: str, samples: int, sets: int) -> Plan:
     """The `Plan` for expectation values of ``samples`` samples under ``sets`` sets of weights; see `choose`."""
-    chosen = scheduled(choose((circuit,), "expval", device, engine, backend), samples, sets)
+    chosen = scheduled(choose((circuit,), "expval", place, engine, backend), samples, sets)
     n_qubits = Program.from_text(lower(circuit, "expval")).n_qubits
-    chosen_backend, reasons = _choose_backend(n_qubits, device, backend)
+    chosen_backend, reasons = _choose_backend(n_qubits, place, backend)
+    chosen = "gate" if chosen == REFERENCE else chosen
     found = []
     for name, cost in estimates(circuit, "expval").items():
         if not isinstance(cost, str):
@@ -178,10 +212,12 @@ def explain_choice(circuit: str, device: str, engine: str, backend: str, samples
             continue
         if isinstance(cost, str):
             reasons.append((name, cost))
-        elif backend == "reference":
-            reasons.append((name, "the reference simulates gate by gate"))
-        elif engine == "auto":
-            reasons.append((name, f"{chosen} is cheaper for this batch"))
-        else:
+        elif engine != "auto":
             reasons.append((name, f"{chosen} was asked for"))
+        elif chosen_backend == "reference":
+            reasons.append((name, "the reference simulates gate by gate"))
+        elif chosen_backend == "cuda":
+            reasons.append((name, "it has no kernels for GPUs"))
+        else:
+            reasons.append((name, f"{chosen} is cheaper for this batch"))
     return Plan(chosen, chosen_backend, tuple(found), tuple(reasons))

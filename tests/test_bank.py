@@ -59,7 +59,7 @@ RUNS = {engine: f"hqfkernels.{engine}_forward" for engine in ("gate", "fourier")
 
 def samples_for(circuits: list[Circuit], engine: str, sets: int = 1) -> int:
     """A number of samples for each set of weights for which the planner takes an engine."""
-    schedule = choose(tuple(c.text for c in circuits), "expval", "cpu", "auto", "auto")
+    schedule = choose(tuple(c.text for c in circuits), "expval", ("cpu", None, False), "auto", "auto")
     return next(2**k for k in range(20) if scheduled(schedule, 2**k * sets, sets) == engine)
 
 
@@ -360,7 +360,7 @@ def test_large_maps_are_one_contraction(gather, routed, memory_format, recorder)
 def test_patches_without_polynomials(gather, routed, engine, recorder, monkeypatch):
     circuits = without_polynomials()
     bank = randomised(PatchBank2d(2, circuits, 2, gather, 2)).double()
-    forced = choose(tuple(c.text for c in circuits), "expval", "cpu", engine, "auto")
+    forced = choose(tuple(c.text for c in circuits), "expval", ("cpu", None, False), engine, "auto")
     monkeypatch.setattr(patch, "choose", lambda *facts: forced)
     maps = torch.rand(2, 2, 6, 8, dtype=torch.float64) + 0.5
     with recorder:

@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+import hqfkernels as hqf
+from hqfkernels import ansatz, planner
 from hqfkernels.backends import cuda
 from tests.test_build import run_python
 
@@ -74,3 +76,50 @@ def test_the_cuda_library_registers_the_gate_engine():
         "    assert torch._C._dispatch_has_kernel_for_dispatch_key(f'hqfkernels::gate_{name}', 'CUDA')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- what the planner makes of it -------------------------------------------------------------------------------------
+
+
+def choice(n_qubits: int, double: bool = False, engine: str = "auto", backend: str = "auto") -> str:
+    circuit = ansatz.local_circuit((1, n_qubits), 1)
+    schedule = planner.choose((circuit.text,), "expval", ("cuda", 0, double), engine, backend)
+    return planner.scheduled(schedule, 10**6, 1)
+
+
+def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(cuda, "cuda_status", lambda index: (True, "there"))
+    planner._choose.cache_clear()
+    try:
+        assert choice(4) == choice(13) == choice(12, double=True) == "gate"
+        assert choice(14) == choice(13, double=True) == planner.REFERENCE
+        assert choice(4, engine="fourier") == "fourier"
+        assert choice(4, backend="reference") == planner.REFERENCE
+        with pytest.raises(RuntimeError, match="backend 'cuda' refuses: .*at most 13 qubits, the circuit has 14"):
+            choice(14, backend="cuda")
+        with pytest.raises(RuntimeError, match="backend 'cpu' refuses: .*computes on the CPU, the inputs are on cuda"):
+            choice(4, backend="cpu")
+        plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10**6, 1)
+        assert (plan.engine, plan.backend) == ("gate", "cuda")
+        assert "no kernels for GPUs" in dict(plan.reasons)["fourier"]
+    finally:
+        planner._choose.cache_clear()
+
+
+def test_without_kernels_a_gpu_runs_plain_torch(monkeypatch):
+    monkeypatch.setattr(cuda, "cuda_status", lambda index: (False, "no device"))
+    planner._choose.cache_clear()
+    try:
+        plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10, 1)
+        assert plan.backend == "reference"
+        assert dict(plan.reasons)["cuda"] == "no device"
+        with pytest.raises(RuntimeError, match="backend 'cuda' refuses: no device"):
+            choice(4, backend="cuda")
+    finally:
+        planner._choose.cache_clear()
+
+
+def test_the_cuda_backend_is_refused_for_tensors_elsewhere():
+    circuit = ansatz.local_circuit()
+    with pytest.raises(RuntimeError, match="backend 'cuda' refuses: it computes on GPUs, the inputs are on cpu"):
+        hqf.expval(circuit, torch.zeros(2, 4), torch.zeros(circuit.n_weights), backend="cuda")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
-from hqfkernels.functional import ParameterCache, check, evaluate, expval
+from hqfkernels.functional import ParameterCache, check, evaluate
 from hqfkernels.nn.polynomial import PolynomialLayer
-from hqfkernels.planner import check_names, choose
+from hqfkernels.planner import check_names, choose, place_of
 
 INIT_ANGLE = 0.1
 """Weights start uniform in (-INIT_ANGLE, INIT_ANGLE) radians: near the identity, where gradients do not vanish
@@ -93,10 +93,8 @@ class CircuitLayer(Caching):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (..., n_inputs) in radians to expectation values (..., n_observables)."""
-        if self.backend == "reference":
-            return expval(self.circuit, inputs, self.weights, self.engine, self.backend)
         weights = check(self.circuit, inputs, self.weights)
-        schedule = choose((self.circuit.text,), "expval", inputs.device.type, self.engine, self.backend)
+        schedule = choose((self.circuit.text,), "expval", place_of(inputs), self.engine, self.backend)
         return evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache((weights,)))
 
     def export(self) -> PolynomialLayer:
@@ -149,13 +147,9 @@ class CircuitBank(Caching):
         weights = [check(circuit, inputs, own) for circuit, own in zip(self.circuits, self.weights, strict=True)]
         if routing is not None:
             self._check_routing(routing, inputs)
-        if self.backend == "reference":
-            pairs = zip(self.circuits, weights, strict=True)
-            values = torch.cat([expval(c, inputs, w, self.engine, self.backend) for c, w in pairs], -1)
-        else:
-            texts = tuple(circuit.text for circuit in self.circuits)
-            schedule = choose(texts, "expval", inputs.device.type, self.engine, self.backend)
-            values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights))
+        texts = tuple(circuit.text for circuit in self.circuits)
+        schedule = choose(texts, "expval", place_of(inputs), self.engine, self.backend)
+        values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights))
         if routing is None:
             return values
         # No matrix product, which autocast would run in half precision.

@@ -15,7 +15,7 @@ from hqfkernels.circuit import Circuit
 from hqfkernels.functional import INPUT_DTYPES, evaluate
 from hqfkernels.nn.circuit_layer import Caching, checked_circuit, checked_circuits, initial_weights
 from hqfkernels.nn.polynomial import PolynomialLayer
-from hqfkernels.planner import choose
+from hqfkernels.planner import choose, place_of
 
 Gather = Literal["block", "grid", "rows", "columns"]
 Output = Literal["pixels", "channels"]
@@ -179,7 +179,7 @@ class PatchCircuit2d(Caching):
         """Maps (B, C, H, W) in radians to expectation values; see the class for shapes."""
         self.grid.check(maps)
         _check_device(maps, self.weights)
-        schedule = choose((self.circuit.text,), "expval", maps.device.type, "auto", "auto")
+        schedule = choose((self.circuit.text,), "expval", place_of(maps), "auto", "auto")
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
         if self.output == "pixels":
@@ -280,7 +280,7 @@ class PatchBank2d(Caching):
             if not isinstance(routing, Tensor) or routing.shape != expected:
                 got = tuple(routing.shape) if isinstance(routing, Tensor) else type(routing).__name__
                 raise ValueError(f"routing: expected shape {expected}, got {got}")
-        schedule = choose(tuple(c.text for c in self.circuits), "expval", maps.device.type, "auto", "auto")
+        schedule = choose(tuple(c.text for c in self.circuits), "expval", place_of(maps), "auto", "auto")
         # In memory the circuits come right after the batch, so that the result is a batch of maps for each.
         order = [d + (d >= batch_dims) for d in self.grid.memory_order(maps)]
         order.insert(1, batch_dims)
