@@ -16,11 +16,11 @@ from tests.test_build import run_python
 @pytest.mark.parametrize(
     ("architectures", "capability", "runs"),
     [
-        ("80-real;90", (8, 0), True),
-        ("80-real;90", (8, 9), True),
-        ("80-real;90", (9, 0), True),
-        ("80-real;90", (12, 0), True),  # PTX of 9.0
-        ("80-real;90", (7, 5), False),
+        ("80-real,90", (8, 0), True),
+        ("80-real,90", (8, 9), True),
+        ("80-real,90", (9, 0), True),
+        ("80-real,90", (12, 0), True),  # PTX of 9.0
+        ("80-real,90", (7, 5), False),
         ("80-real", (9, 0), False),
         ("86-real", (8, 0), False),
         ("90-virtual", (8, 0), False),

@@ -45,12 +45,12 @@ def load_cuda() -> tuple[ModuleType | None, str]:
 
 
 def covers(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether code for ``architectures`` (CMake's list, such as "80-real;90") runs on a device of ``capability``.
+    """Whether code for ``architectures`` (CMake's names, such as "80-real,90") runs on a device of ``capability``.
 
     Machine code runs on devices of its own major version and no lower minor one; PTX ("-virtual" or no suffix) is
     compiled by the driver for any newer device.
     """
-    for name in architectures.split(";"):
+    for name in architectures.split(","):
         known = re.fullmatch(r"(\d+)(\d)(-real|-virtual)?", name)
         if known is None:  # "native", "90a": made for the devices that its builder has in mind
             return True
