@@ -243,7 +243,7 @@ def test_each_config_trains_a_step(
     arguments = [
         "fit", "--config", name, "--data.root", str(root), "--data.crop", "64", "--data.batch_size", "2",
         "--data.workers", "0", "--model.model", "hqfnet_tiny", "--model.pretrained", "false",
-        "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1",
+        "--trainer.fast_dev_run", "true",
         "--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.logger", "false",
         "--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false",
     ]  # fmt: skip
