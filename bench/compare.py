@@ -54,6 +54,15 @@ def stamp() -> dict[str, Any]:
     }
 
 
+def result_path(parser: argparse.ArgumentParser, asked: Path | None, run: dict[str, Any], kind: str = "") -> Path:
+    """The file that was asked for, or a new one under bench/results; an error if it exists."""
+    stem = f"{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}"
+    path = asked or RESULTS / f"{kind}{stem}.json"
+    if path.exists():
+        parser.error(f"--json: {path} exists, and results are not overwritten")
+    return path
+
+
 def seconds(step: Step, form: Form, repeats: int) -> float:
     """Wall-clock time of one step, the mean of ``repeats``."""
     start = time.perf_counter()
@@ -194,9 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     torch.set_num_threads(options.threads)
     run = stamp() | {"cases": [], "memory": []}
-    path = options.json or RESULTS / f"{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}.json"
-    if path.exists():
-        parser.error(f"--json: {path} exists, and results are not overwritten")
+    path = result_path(parser, options.json, run)
     for case in options.cases:
         readings = measure(case, options.rounds, not options.no_compile)
         run["cases"].append(vars(case) | {"microseconds_per_circuit": readings})

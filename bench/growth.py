@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.cases import Case
-from bench.compare import RESULTS, progress, stamp
+from bench.compare import progress, result_path, stamp
 from bench.planner import Problem, measure
 
 AXES: dict[str, tuple[str, list[Case]]] = {
@@ -23,9 +23,9 @@ SLOWEST = 2e9
 """Nanoseconds of a step above which an engine is not taken further along an axis."""
 
 
-def run(rounds: int) -> dict[str, Any]:
-    """Median microseconds per circuit of each engine at every point."""
-    result: dict[str, Any] = stamp() | {"axes": {}}
+def measure_axes(rounds: int) -> dict[str, Any]:
+    """For each axis, median microseconds per circuit of each engine at every point."""
+    result = {}
     for axis, (fixed, cases) in AXES.items():
         points = []
         for case in cases:
@@ -37,7 +37,7 @@ def run(rounds: int) -> dict[str, Any]:
                     **{engine: nanoseconds / case.batch / 1e3 for engine, nanoseconds in times.items()},
                 }
             )
-        result["axes"][axis] = {"fixed": fixed, "points": points}
+        result[axis] = {"fixed": fixed, "points": points}
     progress("")
     return result
 
@@ -81,11 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
         result = json.loads(options.report.read_text())
     else:
         torch.set_num_threads(1)
-        result = run(options.rounds)
-        name = f"growth-{result['date'].replace(':', '').removesuffix('+0000')}-{result['commit']}.json"
-        path = options.json or RESULTS / name
-        if path.exists():
-            parser.error(f"--json: {path} exists, and results are not overwritten")
+        result = stamp() | {"axes": {}}
+        path = result_path(parser, options.json, result, "growth-")
+        result["axes"] = measure_axes(options.rounds)
         path.write_text(json.dumps(result, indent=1) + "\n")
     draw(result, options.png)
 

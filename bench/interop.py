@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench import demos
 from bench.cases import OURS, Case
-from bench.compare import RESULTS, SHORTEST, details, progress, ratios, stamp, table
+from bench.compare import SHORTEST, details, progress, ratios, result_path, stamp, table
 from hqfkernels.interop.pennylane import HQFQubit, TorchLayer
 
 Step = Callable[[], tuple[Tensor, ...]]
@@ -187,10 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
     run = stamp() | {"cases": []}
     for package in ("pennylane", "pennylane_lightning"):
         run["versions"][package] = importlib.metadata.version(package)
-    name = f"interop-{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}.json"
-    path = options.json or RESULTS / name
-    if path.exists():
-        parser.error(f"--json: {path} exists, and results are not overwritten")
+    path = result_path(parser, options.json, run, "interop-")
     for key in options.swaps:
         swap = SWAPS[key]
         readings = measure(swap, options.rounds)

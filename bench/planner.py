@@ -19,7 +19,7 @@ import torch
 
 import hqfkernels as hqf
 from bench.cases import Case
-from bench.compare import RESULTS, progress, stamp, table
+from bench.compare import progress, result_path, stamp, table
 from hqfkernels import ansatz, costs, planner
 
 READING = 0.01
@@ -190,10 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         torch.set_num_threads(1)
         run = stamp() | {"cases": []}
-        name = f"planner-{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}.json"
-        path = options.json or RESULTS / name
-        if path.exists():
-            parser.error(f"--json: {path} exists, and results are not overwritten")
+        path = result_path(parser, options.json, run, "planner-")
         for problem in problems():
             progress(f"{problem.name}, batch {problem.batch}")
             run["cases"].append(result(problem, measure(problem, options.rounds)))

@@ -19,7 +19,7 @@ import torch
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from bench.compare import RESULTS, stamp
+from bench.compare import result_path, stamp
 from bench.memory import reset_peak, resident
 from hqfnet.data.generated import draw_scene
 from hqfnet.model import ARCHITECTURES
@@ -73,9 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     run = stamp() | {name: getattr(options, name) for name in ("model", "side", "window", "overlap", "probabilities")}
-    path = options.json or RESULTS / f"scene-{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}.json"
-    if path.exists():
-        parser.error(f"--json: {path} exists, and results are not overwritten")
+    path = result_path(parser, options.json, run, "scene-")
     torch.manual_seed(0)
     task = SegmentationTask(options.model, pretrained=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.compare import RESULTS, progress, stamp, table
+from bench.compare import progress, result_path, stamp, table
 from hqfnet.model import ARCHITECTURES
 from hqfnet.timing import QuantumTimer, TrainingStep
 
@@ -95,9 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     torch.set_num_threads(options.threads)
     run = stamp() | {"model": options.model, "size": options.size, "batch_size": options.batch_size}
-    path = options.json or RESULTS / f"step-{run['date'].replace(':', '').removesuffix('+0000')}-{run['commit']}.json"
-    if path.exists():
-        parser.error(f"--json: {path} exists, and results are not overwritten")
+    path = result_path(parser, options.json, run, "step-")
     run["seconds_per_step"] = measure(options.model, options.size, options.batch_size, options.rounds)
     path.write_text(json.dumps(run, indent=1) + "\n")
     print(f"{report(run)}\n\nwritten to {path}")

@@ -113,7 +113,7 @@ def evaluate(
     if len(output_order) <= batch_dims + 1:
         pairs = zip(circuits, weights, strict=True)
         return torch.cat([run(c, inputs, w, measurement, feature_dims, output_order) for c, w in pairs], -1)
-    order = [d - (d > batch_dims) for d in output_order if d != batch_dims]
+    order = ops.input_order(inputs, feature_dims, output_order)
     pairs = zip(circuits, weights, strict=True)
     return torch.stack([run(c, inputs, w, measurement, feature_dims, order) for c, w in pairs], batch_dims)
 

@@ -75,17 +75,16 @@ def forward(
     The result's dimensions lie in memory as they come; ``output_order`` tells its shape only.
     """
     before, behind, real, amplitudes = _facts(circuit.text, measurement)
-    features = inputs.shape[inputs.dim() - feature_dims :]
     batch = inputs.shape[: inputs.dim() - feature_dims]
     dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
-    inputs, weights = inputs.to(dtype).flatten(len(batch)), weights.to(dtype)
+    flat, weights = inputs.to(dtype).flatten(len(batch)), weights.to(dtype)
     run = torch.ops.hqfkernels.gate_forward
 
     if before:
-        psi = run(inputs, weights, before, 1, [])
+        psi = run(flat, weights, before, 1, [])
         psi = psi[..., ::2] if real else psi
     else:
-        psi = inputs[..., amplitudes[0] : amplitudes[0] + amplitudes[1]]
+        psi = flat[..., amplitudes[0] : amplitudes[0] + amplitudes[1]]
         if amplitudes[1] < 2**circuit.n_qubits:
             psi = F.pad(psi, (0, 2**circuit.n_qubits - amplitudes[1]))
     basis = torch.eye(2**circuit.n_qubits, dtype=dtype, device=inputs.device)
@@ -105,7 +104,7 @@ def forward(
     values = torch.ops.hqfkernels.born_forward(psi, matrix.reshape(n_sets, *matrix.shape[-2:]), signs)
     values = values.reshape(*(batch[d] for d in order), values.shape[-1])
     values = values.permute(*sorted(range(len(order)), key=order.__getitem__), -1)
-    return values.reshape(*batch, *features) if feature_dims > 1 and len(output_order) > len(batch) + 1 else values
+    return values.reshape(ops.output_shape(inputs, values.shape[-1], feature_dims, output_order))
 
 
 def _signs(circuit: Circuit, measurement: Measurement, like: Tensor) -> Tensor:

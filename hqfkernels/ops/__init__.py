@@ -72,8 +72,8 @@ def output_shape(inputs: Tensor, n_outputs: int, feature_dims: int, order: Seque
     return (*batch, *features) if len(order) == inputs.dim() else (*batch, n_outputs // features.numel(), *features)
 
 
-def _input_order(inputs: Tensor, feature_dims: int, order: Sequence[int]) -> list[int]:
-    """How the gradient of the inputs lies in memory: as a result of ``order``, if that has the inputs' dimensions."""
+def input_order(inputs: Tensor, feature_dims: int, order: Sequence[int]) -> list[int]:
+    """The part of a result's ``order`` that is about the inputs' dimensions; empty if it does not have them."""
     batch_dims = inputs.dim() - feature_dims
     if len(order) <= batch_dims + 1:
         return []
@@ -162,7 +162,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         tensor, parameters, ctx.text, ctx.feature_dims, order = inputs
         ctx.save_for_backward(tensor, parameters)
-        ctx.order = _input_order(tensor, ctx.feature_dims, order)
+        ctx.order = input_order(tensor, ctx.feature_dims, order)
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         grads: tuple[Tensor, Tensor] = run_backward(grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order)
