@@ -27,7 +27,7 @@ and forward-mode derivatives raise; `hqfkernels.reference` has them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -51,11 +51,16 @@ class _Reference(Protocol):
         """Gradients in inputs and parameters."""
 
 
-def _compute_dtype(inputs: Tensor) -> torch.dtype:
+PLAIN: dict[str, Callable[..., Any]] = {}
+"""The plain-torch implementations by operator, for a backend that cannot take every call."""
+
+
+def compute_dtype(inputs: Tensor) -> torch.dtype:
+    """In what a call computes: float64 for float64 inputs, else float32."""
     return torch.float64 if inputs.dtype == torch.float64 else torch.float32
 
 
-def _empty_ordered(like: Tensor, shape: Sequence[int], order: Sequence[int], dtype: torch.dtype) -> Tensor:
+def empty_ordered(like: Tensor, shape: Sequence[int], order: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An empty tensor of ``shape`` whose dimensions lie in memory in ``order``, outermost first."""
     if not order:
         return like.new_empty(shape, dtype=dtype)
@@ -129,11 +134,10 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
     @torch.library.register_fake(forward)
     def output(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
         shape = output_shape(inputs, recipe_type.from_text(text).n_outputs, feature_dims, order)
-        return _empty_ordered(inputs, shape, order, _compute_dtype(inputs))
+        return empty_ordered(inputs, shape, order, compute_dtype(inputs))
 
-    @torch.library.impl(forward, "CompositeExplicitAutograd")
     def plain_forward(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-        dtype = _compute_dtype(inputs)
+        dtype = compute_dtype(inputs)
         flat = inputs.to(dtype).flatten(inputs.dim() - feature_dims)
         result = output(inputs, parameters, text, feature_dims, order)
         values = reference.forward(recipe_type.from_text(text), flat, parameters.to(dtype))
@@ -143,14 +147,13 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
     def gradients(
         grad: Tensor, inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        grad_inputs = _empty_ordered(inputs, inputs.shape, order, inputs.dtype)
+        grad_inputs = empty_ordered(inputs, inputs.shape, order, inputs.dtype)
         return grad_inputs, parameters.new_empty(parameters.shape)
 
-    @torch.library.impl(backward, "CompositeExplicitAutograd")
     def plain_backward(
         grad: Tensor, inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        dtype = _compute_dtype(inputs)
+        dtype = compute_dtype(inputs)
         batch_dims = inputs.dim() - feature_dims
         flat, slope = inputs.to(dtype).flatten(batch_dims), grad.to(dtype).flatten(batch_dims)
         along_inputs, along_parameters = reference.backward(
@@ -158,6 +161,10 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
         )
         grad_inputs, grad_parameters = gradients(grad, inputs, parameters, text, feature_dims, order)
         return grad_inputs.copy_(along_inputs.view(inputs.shape)), grad_parameters.copy_(along_parameters)
+
+    for name, plain in ((f"{engine}_forward", plain_forward), (f"{engine}_backward", plain_backward)):
+        torch.library.impl(f"hqfkernels::{name}", "CompositeExplicitAutograd")(plain)
+        PLAIN[name] = plain
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         tensor, parameters, ctx.text, ctx.feature_dims, order = inputs

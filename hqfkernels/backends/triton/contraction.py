@@ -1,0 +1,180 @@
+"""The contraction of `hqfkernels.ops` (``fourier_forward`` and ``fourier_backward``) by Triton kernels."""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hqfkernels.backends.triton import device, source
+from hqfkernels.backends.triton.layout import Layout, layout_of, on_device
+from hqfkernels.backends.triton.source import Place
+from hqfkernels.series import Series
+
+PROGRAMS = 1024
+"""Programs of a backward kernel at most: several for each multiprocessor, and few enough to add up their sums."""
+_SMALL_BLOCK = 128
+"""Of kernels that have a program for each of a handful of numbers."""
+
+
+@lru_cache(maxsize=1024)
+def compiled(text: str) -> Any:
+    """The kernel of a source. Triton reads sources back, so this one is kept where Python looks for them."""
+    name = f"<hqfkernels {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    names: dict[str, Any] = {"triton": triton, "tl": tl, "__name__": __name__}
+    for helper in ("place", "load1", "load2", "load4", "store1", "store2", "store4", "tame", "sincos", "EXACT_ANGLES"):
+        names[helper] = getattr(device, helper)
+    exec(compile(text, name, "exec"), names)
+    return names["kernel"]
+
+
+def precision() -> str:
+    """How matrix products treat float32, as `tl.dot` names it.
+
+    In three products of TensorFloat-32, which keep float32's precision, unless torch was told that one is enough
+    (`torch.set_float32_matmul_precision`).
+    """
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def trial(device_: torch.device) -> str | None:
+    """Runs the smallest kernel on a device; returns what went wrong, in a line."""
+    try:
+        parameters = torch.ones(1, 1, dtype=torch.float64, device=device_)
+        prepared = torch.empty_like(parameters)
+        device.prepare[(1, 1)](parameters, prepared, on_device((0,), device_, torch.int32), 1, 1, BLOCK=_SMALL_BLOCK)
+        return None if prepared.item() == 1 else f"it computed {prepared.item()} in the place of 1"
+    except Exception as error:  # a broken compiler raises anything
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+class _Call:
+    """What forward and backward of a call have in common."""
+
+    def __init__(self, inputs: Tensor, parameters: Tensor, outputs: Tensor, grads: Tensor, text: str, dims: int):
+        self.inputs, self.parameters, self.outputs = inputs, parameters, outputs
+        self.series = Series.from_text(text)
+        batch = inputs.shape[: inputs.dim() - dims]
+        self.layout: Layout = layout_of(batch, parameters.shape[:-1], (inputs, outputs, grads))
+        double = inputs.dtype == torch.float64
+        self.number = torch.float64 if double else torch.float32
+        self.place = Place(
+            self.layout.n_sample_dims,
+            self.layout.n_group_dims,
+            self.layout.widths,
+            double,
+            self.layout.n_samples >= 2**31 - 2**16,
+            precision(),
+        )
+        self.table = self.layout.on(inputs.device)
+
+    def prepare(self, pieces: tuple[source.Piece, ...]) -> tuple[Tensor, list[int]]:
+        """The numbers that the kernels of pieces read, (n_groups, n), and where those of each begin."""
+        first, words = [0], list[int]()
+        for piece in pieces:
+            words += source.prepared(self.series, piece)
+            first.append(len(words))
+        groups = self.layout.n_groups
+        parameters = self.parameters.reshape(groups, -1).contiguous()
+        result = torch.empty(groups, len(words), dtype=self.number, device=self.inputs.device)
+        grid = triton.cdiv(len(words), _SMALL_BLOCK), groups
+        sources = on_device(tuple(words), self.inputs.device, torch.int32)
+        device.prepare[grid](parameters, result, sources, parameters.shape[-1], len(words), BLOCK=_SMALL_BLOCK)
+        return result, first
+
+
+def forward(inputs: Tensor, parameters: Tensor, outputs: Tensor, text: str, feature_dims: int) -> None:
+    """Computes ``outputs``, (*batch, *features); see `hqfkernels.ops` for the other arguments.
+
+    Raises:
+        ValueError: if the series is too large for these kernels.
+    """
+    if not outputs.numel():
+        return
+    call = _Call(inputs, parameters, outputs, inputs, text, feature_dims)
+    pieces = source.pieces(call.series, forward=True)
+    prepared, first = call.prepare(pieces)
+    for piece, begin in zip(pieces, first, strict=False):
+        kernel = source.forward(call.series, piece, call.place)
+        grid = triton.cdiv(call.layout.n_samples, kernel.block), call.layout.n_groups
+        compiled(kernel.source)[grid](
+            call.table,
+            inputs,
+            prepared,
+            outputs,
+            inputs,
+            prepared,
+            call.layout.n_samples,
+            prepared.shape[-1],
+            begin,
+            BLOCK=kernel.block,
+            num_warps=kernel.warps,
+            enable_fp_fusion=True,
+        )
+
+
+def backward(
+    grad: Tensor,
+    inputs: Tensor,
+    parameters: Tensor,
+    grad_inputs: Tensor,
+    grad_parameters: Tensor,
+    text: str,
+    feature_dims: int,
+) -> None:
+    """Computes ``grad_inputs`` and ``grad_parameters`` from the gradient of the outputs."""
+    grad_parameters.zero_()
+    if not grad.numel():
+        grad_inputs.zero_()
+        return
+    # Pieces add to what others left: not in half precision.
+    exact = grad_inputs if grad_inputs.element_size() >= 4 else grad_inputs.to(torch.float32)
+    call = _Call(inputs, parameters, grad, exact, text, feature_dims)
+    groups, n_parameters = call.layout.n_groups, parameters.shape[-1]
+    pieces = source.pieces(call.series, forward=False)
+    prepared, first = call.prepare(pieces)
+    sums = torch.zeros(groups, n_parameters, dtype=torch.float64, device=inputs.device)
+    for k, (piece, begin) in enumerate(zip(pieces, first, strict=False)):
+        for kernel in source.backward(call.series, piece, call.place, k > 0):
+            n_slopes = len(kernel.slopes)
+            blocks = triton.cdiv(call.layout.n_samples, kernel.block)
+            programs = min(blocks, max(PROGRAMS // (groups * kernel.chunks), 1))
+            partial = torch.empty(groups, programs, n_slopes, dtype=call.number, device=inputs.device)
+            compiled(kernel.source)[(programs, groups, kernel.chunks)](
+                call.table,
+                inputs,
+                prepared,
+                grad,
+                exact,
+                partial,
+                call.layout.n_samples,
+                prepared.shape[-1],
+                begin,
+                BLOCK=kernel.block,
+                num_warps=kernel.warps,
+                enable_fp_fusion=True,
+            )
+            where = on_device(_places(kernel.slopes, n_parameters), inputs.device, torch.int32)
+            device.collect[(n_parameters, groups)](
+                partial, sums, where, programs, n_slopes, n_parameters, BLOCK=_SMALL_BLOCK
+            )
+    grad_parameters.copy_(sums.view(grad_parameters.shape))
+    if exact is not grad_inputs:
+        grad_inputs.copy_(exact)
+
+
+@lru_cache(maxsize=256)
+def _places(slopes: tuple[int, ...], n_parameters: int) -> tuple[int, ...]:
+    """For each parameter the place of its sum, -1 if there is none."""
+    result = [-1] * n_parameters
+    for place, parameter in enumerate(slopes):
+        if parameter >= 0:
+            result[parameter] = place
+    return tuple(result)
