@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -49,31 +49,35 @@ class Grid:
     shift_constants: Tensor
     shift_factors: Tensor
 
+    def on(self, device: torch.device) -> Grid:
+        """The same with its tensors on a device."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Grid(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in own.items()})
+
     def _points_for(self, weights: Tensor) -> Tensor:
-        return self.points.to(weights.device).expand(*weights.shape[:-1], *self.points.shape)
+        return self.points.expand(*weights.shape[:-1], *self.points.shape)
 
     def parameters(self, weights: Tensor) -> Tensor:
         """(*g, n_parameters) for weights (*g, n_weights)."""
-        first, second = self.first.to(weights.device), self.second.to(weights.device)
-        points = self._points_for(weights)
+        first, second, points = self.first, self.second, self._points_for(weights)
         values = torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), self.program, 1, [])
         halves = values.mT.unflatten(-1, (len(first), len(second)))
         table = (first @ halves @ second.mT).flatten(-3)
-        shifts = weights @ self.shift_factors.to(weights.device).mT + self.shift_constants.to(weights.device)
-        return torch.cat([table.index_select(-1, self.kept.to(weights.device)), shifts], -1)
+        shifts = weights @ self.shift_factors.mT + self.shift_constants
+        return torch.cat([table.index_select(-1, self.kept), shifts], -1)
 
     def adjoint(self, grad: Tensor, weights: Tensor) -> Tensor:
         """The gradient of ``(grad * parameters(weights)).sum()``."""
-        first, second = self.first.to(weights.device), self.second.to(weights.device)
+        first, second = self.first, self.second
         slopes, shift_slopes = grad.split([len(self.kept), len(self.shift_constants)], -1)
         n_outputs = Program.from_text(self.program).n_outputs
         table = slopes.new_zeros(*slopes.shape[:-1], n_outputs * len(self.points))
-        table.index_copy_(-1, self.kept.to(weights.device), slopes)
+        table.index_copy_(-1, self.kept, slopes)
         halves = first.mT @ table.unflatten(-1, (n_outputs, len(first), len(second))) @ second
         _, grad_weights = torch.ops.hqfkernels.gate_backward(
             halves.flatten(-2).mT, self._points_for(weights), weights.unsqueeze(-2), self.program, 1, []
         )
-        return grad_weights.squeeze(-2) + shift_slopes @ self.shift_factors.to(weights.device)
+        return grad_weights.squeeze(-2) + shift_slopes @ self.shift_factors
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,13 @@ def recipe(program: str) -> Recipe:
     return Recipe(polynomials, _grid(lowered, polynomials), grid_cost)
 
 
+@lru_cache(maxsize=256)
+def _recipe_on(program: str, device: torch.device) -> Recipe:
+    """The recipe with its tensors on a device: copying them for every call would wait for it."""
+    found = recipe(program)
+    return replace(found, source=found.source.on(device)) if isinstance(found.source, Grid) else found
+
+
 def _dense(axes: tuple[Axis, ...], n_outputs: int) -> Polynomials:
     """All terms."""
     split = balanced_split(axes)
@@ -170,7 +181,7 @@ torch.library.define("hqfkernels::fourier_parameters_backward", "(Tensor grad, T
 
 @torch.library.impl("hqfkernels::fourier_parameters", "CompositeExplicitAutograd")
 def _parameters(weights: Tensor, program: str) -> Tensor:
-    return recipe(program).parameters(weights.double())
+    return _recipe_on(program, weights.device).parameters(weights.double())
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters")
@@ -180,7 +191,7 @@ def _parameters_fake(weights: Tensor, program: str) -> Tensor:
 
 @torch.library.impl("hqfkernels::fourier_parameters_backward", "CompositeExplicitAutograd")
 def _parameters_backward(grad: Tensor, weights: Tensor, program: str) -> Tensor:
-    return recipe(program).adjoint(grad, weights.double()).to(weights.dtype)
+    return _recipe_on(program, weights.device).adjoint(grad, weights.double()).to(weights.dtype)
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters_backward")

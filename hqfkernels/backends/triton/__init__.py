@@ -1,7 +1,8 @@
-"""The Triton backend: the Fourier engine's contraction on GPUs, compiled for each family of polynomials.
+"""The Triton backend: the Fourier engine on GPUs.
 
 Triton is imported when the first call wants it, and not before. Modules: ``layout`` says where samples lie, ``source``
-writes kernels, ``device`` has what all of them share, ``contraction`` launches them.
+writes the kernels of contractions, ``device`` has what all of them share, ``contraction`` launches them;
+``propagation`` computes the parameters of polynomials.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ def load_triton() -> tuple[ModuleType | None, str]:
     try:
         import triton
 
-        from hqfkernels.backends.triton import contraction
+        from hqfkernels.backends.triton import contraction, propagation
     except Exception as error:  # a broken installation raises anything
         return None, f"Triton cannot be imported ({type(error).__name__}: {error})"
     torch.library.impl("hqfkernels::fourier_forward", "CUDA")(_forward)
     torch.library.impl("hqfkernels::fourier_backward", "CUDA")(_backward)
+    torch.library.impl("hqfkernels::propagation_forward", "CUDA")(propagation.forward)
+    torch.library.impl("hqfkernels::propagation_backward", "CUDA")(propagation.backward)
     return contraction, f"Triton {triton.__version__}"
 
 
