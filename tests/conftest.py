@@ -9,6 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hqfkernels import backends
 
+TRITON_INTERPRETED = not torch.cuda.is_available()
+"""Whether Triton's kernels run in its interpreter, which it decides when it is imported."""
+if TRITON_INTERPRETED:
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 @pytest.fixture(scope="session")
 def native() -> None:

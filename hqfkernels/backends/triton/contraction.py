@@ -19,8 +19,12 @@ from hqfkernels.series import Series
 
 PROGRAMS = 1024
 """Programs of a backward kernel at most: several for each multiprocessor, and few enough to add up their sums."""
+MAX_NARROW = 2**31 - 2**16
+"""Samples that 32 bits can number, blocks counted in full."""
 _SMALL_BLOCK = 128
-"""Of kernels that have a program for each of a handful of numbers."""
+"""Numbers that a program prepares."""
+_TILE = 32
+"""Sums, and programs to sum over, that are read together."""
 
 
 @lru_cache(maxsize=1024)
@@ -70,7 +74,7 @@ class _Call:
             self.layout.n_group_dims,
             self.layout.widths,
             double,
-            self.layout.n_samples >= 2**31 - 2**16,
+            self.layout.n_samples > MAX_NARROW,
             precision(),
         )
         self.table = self.layout.on(inputs.device)
@@ -162,8 +166,8 @@ def backward(
                 enable_fp_fusion=True,
             )
             where = on_device(_places(kernel.slopes, n_parameters), inputs.device, torch.int32)
-            device.collect[(n_parameters, groups)](
-                partial, sums, where, programs, n_slopes, n_parameters, BLOCK=_SMALL_BLOCK
+            device.collect[(triton.cdiv(n_parameters, _TILE), groups)](
+                partial, sums, where, programs, n_slopes, n_parameters, BLOCK=_TILE
             )
     grad_parameters.copy_(sums.view(grad_parameters.shape))
     if exact is not grad_inputs:

@@ -131,14 +131,14 @@ def prepare(parameters, prepared, sources, n_parameters, n_prepared, BLOCK: tl.c
 @triton.jit
 def collect(partial, grads, sources, n_programs, n_slots, n_parameters, BLOCK: tl.constexpr):
     """Adds to each gradient of a parameter the sum over all programs of the slot that its source names (-1: none)."""
-    parameter = tl.program_id(0)
+    parameter = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     group = tl.program_id(1).to(tl.int64)
-    source = tl.load(sources + parameter)
-    if source >= 0:
-        total = tl.zeros([BLOCK], tl.float64)
-        for first in range(0, n_programs, BLOCK):
-            program = first + tl.arange(0, BLOCK)
-            at = (group * n_programs + program) * n_slots + source
-            total += tl.load(partial + at, mask=program < n_programs, other=0.0)
-        target = grads + group * n_parameters + parameter
-        tl.store(target, tl.load(target) + tl.sum(total, 0).to(grads.dtype.element_ty))
+    source = tl.load(sources + parameter, mask=parameter < n_parameters, other=-1)
+    known = source >= 0
+    total = tl.zeros([BLOCK, BLOCK], tl.float64)
+    for first in range(0, n_programs, BLOCK):
+        program = first + tl.arange(0, BLOCK)
+        at = (group * n_programs + program)[:, None] * n_slots + source[None, :]
+        total += tl.load(partial + at, mask=(program < n_programs)[:, None] & known[None, :], other=0.0)
+    target = grads + group * n_parameters + parameter
+    tl.store(target, tl.load(target, mask=known, other=0.0) + tl.sum(total, 0), mask=known)
