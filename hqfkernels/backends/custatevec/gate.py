@@ -1,0 +1,377 @@
+"""The gate engine on cuStateVec: batches of large states, adjoint gradients.
+
+The results are those of `hqfkernels.reference.rotations`, computed block by block (`hqfkernels.blocks`): each block is
+one call for the whole batch. Gradients follow the adjoint method (Jones, Gacon, arXiv 2009.02823): psi and lam, the
+observables applied to psi, go back through the blocks together, one call for both. Before a block with angles is
+undone, its environment E = lam psi^dagger, traced over all other qubits, is all that its gradients need: with
+M = F_L ... F_1, the slope along the angle of the last factor is Re tr(E^dagger G_L), and E' = F_L^dagger E F_L is the
+environment of the factors before it. Those are 4x4 matrices, handled for all blocks at once.
+
+Matrices and environments are double precision whatever the states are; nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache, reduce
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hqfkernels.backends.custatevec import Session, session
+from hqfkernels.blocks import Block, Blocks, Group, Matrix, turn_matrix
+from hqfkernels.circuit import Angle
+
+MEMORY_FRACTION = 0.5
+"""Share of the free memory that a chunk of the batch may take."""
+
+ENVIRONMENT_AMPLITUDES = 2**24
+"""Amplitudes that are copied at a time for environments, or those of one sample if it has more."""
+ENVIRONMENT_SUM = 4096
+"""Products of amplitudes that a multiplication of matrices adds up in one go."""
+
+HADAMARD_QUBITS = 5
+"""Signs of Z strings are multiplied in for so many qubits at a time."""
+
+
+def forward(recipe: Blocks, inputs: Tensor, weights: Tensor) -> Tensor:
+    """Runs ``recipe`` on a GPU.
+
+    Args:
+        recipe: blocks and measurement.
+        inputs: (*batch, n_inputs), float32 or float64, radians.
+        weights: (*g, n_weights), g broadcastable against batch, same dtype.
+
+    Returns:
+        (*batch, n_outputs), in the dtype of ``inputs``.
+
+    Raises:
+        RuntimeError: if the inputs are not on a GPU, or cuStateVec cannot be used.
+    """
+    batch = inputs.shape[:-1]
+    run = session(inputs.device)
+    with torch.cuda.device_of(inputs):
+        inputs, weights = _flat(inputs, weights)
+        result = inputs.new_empty(len(inputs), recipe.n_outputs)
+        for chunk in _chunks(run, recipe, inputs, copies=1):
+            gates = Gates(recipe, inputs[chunk], _own(weights, chunk))
+            states = _initial(recipe, inputs[chunk], copies=1)
+            gates.apply(run, states[0])
+            result[chunk] = _measure(run, recipe, states[0])
+    return result.view(*batch, recipe.n_outputs)
+
+
+def backward(recipe: Blocks, grad: Tensor, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``(grad * forward(...)).sum()``; shapes as in `forward`, grad (*batch, n_outputs).
+
+    Returns:
+        Gradients with the shapes of ``inputs`` and ``weights``.
+    """
+    shapes = inputs.shape, weights.shape
+    run = session(inputs.device)
+    with torch.cuda.device_of(inputs):
+        inputs, weights = _flat(inputs, weights)
+        grad = grad.reshape(len(inputs), recipe.n_outputs)
+        grad_inputs = torch.empty_like(inputs)
+        slopes: list[Tensor] = []  # along the weights, of each sample
+        for chunk in _chunks(run, recipe, inputs, copies=2):
+            gates = Gates(recipe, inputs[chunk], _own(weights, chunk))
+            states = _initial(recipe, inputs[chunk], copies=2)
+            gates.apply(run, states[0])
+            _observe(run, recipe, states, grad[chunk])
+            along_inputs, along_weights = gates.undo(run, states)
+            if recipe.amplitudes is not None:
+                _differentiate_amplitudes(recipe.amplitudes, inputs[chunk], states[1], along_inputs)
+            grad_inputs[chunk] = along_inputs
+            slopes.append(along_weights)
+        sample_slopes = torch.cat([weights.new_zeros(0, recipe.n_weights, dtype=torch.float64), *slopes])
+        if weights.dim() == 1:  # one sum over all samples, so that it does not depend on the chunks
+            grad_weights = sample_slopes.sum(0).view(shapes[1])
+        else:
+            grad_weights = sample_slopes.view(*shapes[0][:-1], recipe.n_weights).sum_to_size(shapes[1])
+    return grad_inputs.view(shapes[0]), grad_weights.to(weights.dtype)
+
+
+# --- the batch ------------------------------------------------------------------------------------------------------
+
+
+def _flat(inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs (B, n_inputs); weights (n_weights,) if all samples share them, else (B, n_weights)."""
+    batch = inputs.shape[:-1]
+    if weights.shape[:-1].numel() == 1:
+        weights = weights.reshape(-1)
+    else:
+        weights = weights.expand(*batch, weights.shape[-1]).reshape(batch.numel(), weights.shape[-1])
+    return inputs.reshape(batch.numel(), inputs.shape[-1]), weights
+
+
+def _own(weights: Tensor, chunk: slice) -> Tensor:
+    return weights if weights.dim() == 1 else weights[chunk]
+
+
+def _chunks(run: Session, recipe: Blocks, inputs: Tensor, copies: int) -> Iterator[slice]:
+    """Parts of the batch whose states, with what else a sample needs, fit into a fraction of the free memory."""
+    amplitudes = 2**recipe.n_qubits
+    widest = max((2 ** len(group.qubits) for basis in recipe.bases for group in basis.groups), default=0)
+    if recipe.measurement != "expval":
+        widest = amplitudes
+    factors = sum(len(block.factors) for block in recipe.blocks)
+    # States; three arrays of probabilities; three arrays of matrices.
+    sample = copies * amplitudes * 2 * inputs.itemsize + 3 * 8 * widest + 3 * 256 * factors
+    environment = 16 * max(2 * amplitudes, ENVIRONMENT_AMPLITUDES) if copies == 2 else 0
+    rows = max(1, int(MEMORY_FRACTION * run.free_memory() - environment) // sample)
+    for start in range(0, len(inputs), rows):
+        yield slice(start, min(start + rows, len(inputs)))
+
+
+def _initial(recipe: Blocks, inputs: Tensor, copies: int) -> Tensor:
+    """(copies, S, 2**n): the first copy in its initial state, the others zero."""
+    dtype = torch.complex128 if inputs.dtype == torch.float64 else torch.complex64
+    states = torch.zeros(copies, len(inputs), 2**recipe.n_qubits, dtype=dtype, device=inputs.device)
+    if recipe.amplitudes is None:
+        states[0, :, 0] = 1
+    else:
+        first, count = recipe.amplitudes
+        vector = inputs[:, first : first + count]
+        states[0, :, :count] = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    return states
+
+
+def _differentiate_amplitudes(amplitudes: tuple[int, int], inputs: Tensor, lam: Tensor, along_inputs: Tensor) -> None:
+    """Adds the gradients that the initial state gives, ``lam`` being back there."""
+    first, count = amplitudes
+    vector = inputs[:, first : first + count]
+    norm = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    slope = 2 * lam[:, :count].real
+    unit = vector / norm
+    along_inputs[:, first : first + count] += (slope - unit * (unit * slope).sum(-1, keepdim=True)) / norm
+
+
+# --- blocks ---------------------------------------------------------------------------------------------------------
+
+
+class _Kind:
+    """The blocks of a recipe whose angles differ between samples, or those whose angles all samples share, as tensors.
+
+    Attributes:
+        cosine, sine, generator: (L, b, 1, 4, 4), factors of b blocks, filled up to L by constant ones.
+        constant: (L * b,), of the angles.
+        on_inputs, on_weights: (L * b, n_inputs) and (L * b, n_weights), coefficients of the angles.
+    """
+
+    def __init__(self, recipe: Blocks, blocks: list[Block], device: torch.device) -> None:
+        depth = max((len(block.factors) for block in blocks), default=0)
+        eye, zero = np.eye(4, dtype=complex), np.zeros((4, 4), dtype=complex)
+        slots = [block.factors[k] if k < len(block.factors) else None for k in range(depth) for block in blocks]
+
+        def stacked(matrices: list[Matrix]) -> Tensor:
+            array = np.array(matrices, dtype=complex).reshape(depth, len(blocks), 1, 4, 4)
+            return torch.from_numpy(array).to(device)
+
+        self.shape = depth, len(blocks)
+        self.cosine = stacked([eye if slot is None else slot.cosine for slot in slots])
+        self.sine = stacked([zero if slot is None else slot.sine for slot in slots])
+        self.generator = stacked([zero if slot is None else slot.generator for slot in slots])
+        angles = [Angle() if slot is None else slot.angle for slot in slots]
+        self.constant = torch.tensor([angle.constant for angle in angles], dtype=torch.float64).to(device)
+        self.on_inputs = _coefficients([angle.inputs for angle in angles], recipe.n_inputs).to(device)
+        self.on_weights = _coefficients([angle.weights for angle in angles], recipe.n_weights).to(device)
+
+    def factors(self, angles: Tensor) -> Tensor:
+        """(L, b, S, 4, 4) from angles (S, L * b)."""
+        half = 0.5 * angles.mT.reshape(*self.shape, len(angles), 1, 1)
+        return half.cos() * self.cosine + half.sin() * self.sine
+
+    def slopes(self, environments: Tensor, factors: Tensor) -> Tensor:
+        """(S, L * b): along the angles, for environments (b, S, 4, 4) behind the blocks."""
+        found = []
+        for factor, generator in zip(reversed(factors.unbind()), reversed(self.generator.unbind()), strict=True):
+            products = torch.view_as_real(environments) * torch.view_as_real(generator)
+            found.append(products.sum((-1, -2, -3)))
+            environments = factor.mH @ environments @ factor
+        return torch.stack(found[::-1]).flatten(0, 1).mT
+
+
+def _coefficients(terms: list[tuple[tuple[int, float], ...]], n_parameters: int) -> Tensor:
+    matrix = torch.zeros(len(terms), n_parameters, dtype=torch.float64)
+    for row, own in enumerate(terms):
+        for k, c in own:
+            matrix[row, k] = c
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def _kinds(recipe: Blocks, weights_differ: bool, device: torch.device) -> tuple[list[tuple[bool, int]], _Kind, _Kind]:
+    """For each block whether it is of the own kind and its place there; blocks with own angles, with shared ones."""
+    kinds: dict[bool, list[Block]] = {True: [], False: []}
+    places = []
+    for block in recipe.blocks:
+        own = any(f.angle.inputs or (weights_differ and f.angle.weights) for f in block.factors)
+        places.append((own, len(kinds[own])))
+        kinds[own].append(block)
+    return places, _Kind(recipe, kinds[True], device), _Kind(recipe, kinds[False], device)
+
+
+class Gates:
+    """The blocks of a recipe with the angles of a chunk of the batch.
+
+    Args:
+        recipe: the blocks.
+        inputs: (S, n_inputs).
+        weights: (n_weights,) or (S, n_weights).
+    """
+
+    def __init__(self, recipe: Blocks, inputs: Tensor, weights: Tensor) -> None:
+        self._recipe = recipe
+        weights_differ = weights.dim() == 2
+        self._places, own, shared = _kinds(recipe, weights_differ, inputs.device)
+        # In double precision: angles may be large, and products of float32 matrices may be TF32.
+        x, w = inputs.double(), weights.double()
+        self._kinds = {True: own, False: shared}
+        with_inputs = own.constant + x @ own.on_inputs.mT + w @ own.on_weights.mT
+        # If weights differ, blocks that have any are of the own kind.
+        without = shared.constant + (0 if weights_differ else shared.on_weights @ w)
+        self._factors = {True: own.factors(with_inputs), False: shared.factors(without.view(1, -1))}
+        dtype = torch.complex128 if inputs.dtype == torch.float64 else torch.complex64
+        self._matrices = {
+            kind: reduce(lambda done, factor: factor @ done, factors.unbind()).to(dtype).contiguous()
+            for kind, factors in self._factors.items()
+            if len(factors)
+        }
+        self._indices = torch.arange(len(inputs), dtype=torch.int32, device=inputs.device)
+
+    def _apply(self, run: Session, states: Tensor, number: int, indices: Tensor, adjoint: bool) -> None:
+        own, place = self._places[number]
+        matrices = self._matrices[own][place]
+        run.apply(states, matrices, self._recipe.blocks[number].qubits, indices if own else None, adjoint)
+
+    def apply(self, run: Session, states: Tensor) -> None:
+        """Applies all blocks to states (S, 2**n), in place."""
+        for number in range(len(self._places)):
+            self._apply(run, states, number, self._indices, adjoint=False)
+
+    def undo(self, run: Session, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes psi and lam, (2, S, 2**n), back to the start, in place.
+
+        Returns:
+            Gradients of each sample along inputs (S, n_inputs) and weights (S, n_weights), in float64.
+        """
+        samples = states.shape[1]
+        both = self._indices.repeat(2)
+        environments = {
+            kind: torch.zeros(self._kinds[kind].shape[1], samples, 4, 4, dtype=torch.complex128, device=states.device)
+            for kind in (True, False)
+        }
+        for number in reversed(range(len(self._places))):
+            own, place = self._places[number]
+            block = self._recipe.blocks[number]
+            if any(f.angle.inputs or f.angle.weights for f in block.factors):
+                _environment(states, block.qubits, environments[own][place])
+            self._apply(run, states.flatten(0, 1), number, both, adjoint=True)
+        along_inputs = states.new_zeros(samples, self._recipe.n_inputs, dtype=torch.float64)
+        along_weights = states.new_zeros(samples, self._recipe.n_weights, dtype=torch.float64)
+        for kind in self._matrices:
+            slopes = self._kinds[kind].slopes(environments[kind], self._factors[kind])
+            along_inputs += slopes @ self._kinds[kind].on_inputs
+            along_weights += slopes @ self._kinds[kind].on_weights
+        return along_inputs, along_weights
+
+
+def _environment(states: Tensor, qubits: tuple[int, int], result: Tensor) -> None:
+    """Writes sum_r lam[i, r] conj(psi[j, r]) to ``result`` (S, 4, 4): i, j states of the qubits, r of all others."""
+    n_qubits = states.shape[-1].bit_length() - 1
+    first, second = qubits
+    axes = 2**first, 2, 2 ** (second - first - 1), 2, 2 ** (n_qubits - 1 - second)
+    others = 2 ** (n_qubits - 2)
+    terms = min(others, ENVIRONMENT_SUM)
+    rows = max(1, ENVIRONMENT_AMPLITUDES // 2 ** (n_qubits + 1))
+    for start in range(0, len(result), rows):
+        piece = states[:, start : start + rows].unflatten(-1, axes).permute(0, 1, 2, 4, 6, 3, 5)
+        wide = torch.empty(piece.shape, dtype=torch.complex128, device=piece.device).copy_(piece)
+        psi, lam = wide.view(2, -1, terms, 4)
+        parts = lam.mT @ psi.conj()
+        torch.sum(parts.view(-1, others // terms, 4, 4), 1, out=result[start : start + rows])
+
+
+# --- measurements ---------------------------------------------------------------------------------------------------
+
+
+def _measure(run: Session, recipe: Blocks, psi: Tensor) -> Tensor:
+    """What is measured in states (S, 2**n), which it may turn: (S, n_outputs)."""
+    if recipe.measurement == "probs":
+        return run.probabilities(psi, tuple(range(recipe.n_qubits)))
+    if recipe.measurement == "state":
+        return torch.view_as_real(psi).flatten(1)
+    values = torch.empty(len(psi), recipe.n_outputs, dtype=torch.float64, device=psi.device)
+    for basis in recipe.bases:
+        _turn(run, psi, basis.turns)
+        for group in basis.groups:
+            expectations = _signed_sums(run.probabilities(psi, group.qubits))
+            for mask, output in group.strings:
+                values[:, output] = expectations[:, mask]
+    return values
+
+
+def _observe(run: Session, recipe: Blocks, states: Tensor, grad: Tensor) -> None:
+    """Writes lam to the second of states (2, S, 2**n), such that a change d of psi changes the result by 2 Re <lam|d>.
+
+    grad: (S, n_outputs). Both states are turned from basis to basis and back, so that no third is needed.
+    """
+    psi, lam = states
+    if recipe.measurement == "probs":
+        torch.mul(psi, grad, out=lam)
+        return
+    if recipe.measurement == "state":
+        torch.view_as_real(lam).copy_(grad.view(len(psi), -1, 2)).mul_(0.5)
+        return
+    for basis in recipe.bases:
+        _turn(run, states.flatten(0, 1), basis.turns)
+        for group in basis.groups:
+            slopes = grad.new_zeros(len(psi), 2 ** len(group.qubits), dtype=torch.float64)
+            for mask, output in group.strings:
+                slopes[:, mask] += grad[:, output]
+            inside, along = _axes(group, recipe.n_qubits)
+            diagonal = _signed_sums(slopes).to(grad.dtype).view(-1, *along, 1)
+            lam_numbers, psi_numbers = (torch.view_as_real(s).view(len(psi), *inside, 2) for s in (lam, psi))
+            lam_numbers.addcmul_(psi_numbers, diagonal)
+    _turn(run, states.flatten(0, 1), recipe.home)
+
+
+def _turn(run: Session, states: Tensor, turns: tuple[tuple[int, str], ...]) -> None:
+    for qubit, change in turns:
+        run.apply(states, _turn_matrix(change, states.dtype, states.device), (qubit,), None)
+
+
+@lru_cache(maxsize=64)
+def _turn_matrix(change: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(turn_matrix(change)).to(device, dtype)[None].contiguous()
+
+
+def _signed_sums(values: Tensor) -> Tensor:
+    """sum_b (-1)**|b & mask| values[:, b] for every mask; values (S, 2**k). Its own inverse but for 2**k."""
+    done, left = 1, values.shape[1].bit_length() - 1
+    result = values
+    while left:
+        size = 2 ** min(left, HADAMARD_QUBITS)
+        result = _hadamard(size, values.device) @ result.view(len(values), done, size, -1)
+        done, left = done * size, left - (size.bit_length() - 1)
+    return result.view(values.shape)
+
+
+@lru_cache(maxsize=64)
+def _hadamard(size: int, device: torch.device) -> Tensor:
+    one = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    return reduce(torch.kron, [one] * (size.bit_length() - 1)).to(device)
+
+
+def _axes(group: Group, n_qubits: int) -> tuple[list[int], list[int]]:
+    """A state's axes as runs of qubits in and out of the group, and those of a table over the group's qubits."""
+    inside = [q in group.qubits for q in range(n_qubits)]
+    runs: list[list[bool]] = []
+    for member in inside:
+        if runs and runs[-1][0] == member:
+            runs[-1].append(member)
+        else:
+            runs.append([member])
+    return [2 ** len(run) for run in runs], [2 ** len(run) if run[0] else 1 for run in runs]
