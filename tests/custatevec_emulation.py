@@ -78,12 +78,10 @@ def memory(address: int, count: int, dtype: torch.dtype, what: str) -> torch.Ten
     if tensor is None:
         raise Invalid(f"{what}: {address} is not the address of a living tensor")
     require(tensor.dtype == dtype, f"{what}: expected {dtype}, got {tensor.dtype}")
-    require(bool(tensor.is_contiguous()) and not tensor.is_conj() and not tensor.is_neg(), f"{what}: not plain memory")
+    require(tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg(), f"{what}: not plain memory")
     storage = tensor.untyped_storage()
-    require(
-        tensor.storage_offset() * tensor.itemsize + count * dtype.itemsize <= storage.nbytes(),
-        f"{what}: {count} numbers do not fit into the storage",
-    )
+    end = (tensor.storage_offset() + count) * dtype.itemsize
+    require(bool(end <= storage.nbytes()), f"{what}: {count} numbers do not fit into the storage")
     return torch.empty(0, dtype=dtype).set_(storage, tensor.storage_offset(), (count,))  # type: ignore[call-overload]
 
 

@@ -50,8 +50,8 @@ def forward(recipe: Blocks, inputs: Tensor, weights: Tensor) -> Tensor:
         RuntimeError: if the inputs are not on a GPU, or cuStateVec cannot be used.
     """
     batch = inputs.shape[:-1]
-    run = session(inputs.device)
     with torch.cuda.device_of(inputs):
+        run = session(inputs.device)
         inputs, weights = _flat(inputs, weights)
         result = inputs.new_empty(len(inputs), recipe.n_outputs)
         for chunk in _chunks(run, recipe, inputs, copies=1):
@@ -69,8 +69,8 @@ def backward(recipe: Blocks, grad: Tensor, inputs: Tensor, weights: Tensor) -> t
         Gradients with the shapes of ``inputs`` and ``weights``.
     """
     shapes = inputs.shape, weights.shape
-    run = session(inputs.device)
     with torch.cuda.device_of(inputs):
+        run = session(inputs.device)
         inputs, weights = _flat(inputs, weights)
         grad = grad.reshape(len(inputs), recipe.n_outputs)
         grad_inputs = torch.empty_like(inputs)
