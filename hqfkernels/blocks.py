@@ -1,19 +1,18 @@
-"""Circuits as matrices on pairs of qubits: what an engine runs that pays for every pass over a state in memory.
+"""Circuits as matrices on a few qubits: what an engine runs that pays for every pass over a state in memory.
 
-Gates that follow each other on the same two qubits become one block, so that a layer of rotations and a ring of CNOTs
-is one pass for each CNOT. A block is a product of factors ``cos(t / 2) C + sin(t / 2) S`` with constant matrices C, S
-and one angle t; constant gates are multiplied into their neighbours. What is measured becomes bases: one-qubit
-turns after which strings consist of Z.
+Gates on the same few qubits become one block, so that a layer of rotations and a ring of CNOTs is one pass for every
+two CNOTs. A block is a product of factors ``cos(t / 2) C + sin(t / 2) S`` with constant matrices C, S and one angle t;
+constant gates are multiplied into their neighbours. What is measured becomes bases: one-qubit turns after which strings
+consist of Z.
 
-A block's first qubit is the lower one and the high bit of its matrices, as everywhere (docs/conventions.md).
+A block's qubits ascend, the first being the high bit of its matrices, as everywhere (docs/conventions.md).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import cast
 
 import numpy as np
@@ -25,6 +24,9 @@ from hqfkernels.program import PARAMETRIC, Measurement
 from hqfkernels.reference.circuit import gate_matrix
 
 Matrix = NDArray[np.complex128]
+
+BLOCK_QUBITS = 3
+"""Qubits of a block (docs/backends.md says why so many)."""
 
 GROUP_QUBITS = 10
 """Probabilities of so many qubits at a time are read from a state for Z strings; longer strings read all of them."""
@@ -45,7 +47,7 @@ _TO_Z: dict[str, Matrix] = {
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """``M(t) = cos(t / 2) cosine + sin(t / 2) sine``, a unitary 4x4 matrix of the angle t (radians).
+    """``M(t) = cos(t / 2) cosine + sin(t / 2) sine``, a unitary matrix of the angle t (radians).
 
     Attributes:
         cosine, sine: constant matrices.
@@ -61,9 +63,9 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Factors on a pair of qubits, the lower one first, applied first to last."""
+    """Factors on `BLOCK_QUBITS` qubits in ascending order, applied first to last."""
 
-    qubits: tuple[int, int]
+    qubits: tuple[int, ...]
     factors: tuple[Factor, ...]
 
 
@@ -118,12 +120,12 @@ class Blocks:
         """Fuses the circuit that `text_of` wrote down; cached by content.
 
         Raises:
-            ValueError: if the circuit has fewer than two qubits.
+            ValueError: if the circuit has fewer than `BLOCK_QUBITS` qubits.
         """
         measurement, _, rest = text.partition("\n")
         circuit = Circuit.from_text(rest)
-        if circuit.n_qubits < 2:
-            raise ValueError(f"blocks: need at least 2 qubits, the circuit has {circuit.n_qubits}")
+        if circuit.n_qubits < BLOCK_QUBITS:
+            raise ValueError(f"blocks: need at least {BLOCK_QUBITS} qubits, the circuit has {circuit.n_qubits}")
         gates = list(circuit.gates)
         amplitudes = None
         if gates and gates[0].name == "amplitudes":
@@ -148,44 +150,55 @@ class Blocks:
 
 
 def fuse(gates: Iterable[Gate], n_qubits: int) -> tuple[Block, ...]:
-    """Gathers gates in blocks of two qubits: each joins the block that acted last on its qubits, if that is one.
+    """Gathers gates in blocks of `BLOCK_QUBITS` qubits, each gate in the latest block that acts on one of its qubits.
 
-    One-qubit gates before the first two-qubit gate of a qubit wait for its block; qubits that never meet another one
-    are paired at the end.
+    If that would then have too many qubits, a new block begins. A block that no other follows on any of its qubits may
+    wait: it is moved into a later one that has room for it, when a gate acts on both, or in the end.
     """
-    gathered: dict[int, tuple[set[int], list[Gate]]] = {}  # key -> qubits, gates; in order of application
-    last: dict[int, int] = {}  # qubit -> the key of the block that acted last on it
-    keys = itertools.count()
+    gathered: list[tuple[set[int], list[Gate]]] = []  # qubits and gates, in order of application; empty: moved away
+    last: dict[int, int] = {}  # qubit -> the block that acted last on it
 
-    def begin(qubits: set[int], *earlier: int) -> list[Gate]:
-        waiting = [gate for key in earlier for gate in gathered.pop(key)[1]]
-        key = next(keys)
-        gathered[key] = qubits, waiting
-        last.update(dict.fromkeys(qubits, key))
-        return waiting
+    def fits(block: int, qubits: Iterable[int]) -> bool:
+        return len(gathered[block][0].union(qubits)) <= BLOCK_QUBITS
+
+    def extend(block: int, qubits: Iterable[int], members: Iterable[Gate]) -> None:
+        gathered[block][0].update(qubits)
+        gathered[block][1].extend(members)
+        last.update(dict.fromkeys(qubits, block))
+
+    def move(block: int, later: int) -> None:
+        qubits, members = gathered[block]
+        gathered[block] = set(), []
+        extend(later, qubits, members)
+
+    def may_wait(block: int) -> bool:
+        return all(last[q] == block for q in gathered[block][0])
 
     for gate in gates:
-        qubits = set(gate.qubits)
-        before = {last.get(q) for q in qubits}
-        if len(before) == 1 and None not in before:
-            gathered[last[gate.qubits[0]]][1].append(gate)
-        else:
-            alone = [key for key in sorted(k for k in before if k is not None) if len(gathered[key][0]) == 1]
-            begin(qubits, *alone).append(gate)
-    alone = [key for key, (qubits, _) in gathered.items() if len(qubits) == 1]
-    for k in range(0, len(alone), 2):
-        pair = alone[k : k + 2]
-        begin(set.union(*(gathered[key][0] for key in pair)), *pair)
-    return tuple(_block(qubits, members, n_qubits) for qubits, members in gathered.values())
+        blocks = sorted({last[q] for q in gate.qubits if q in last})
+        if not blocks or not fits(blocks[-1], gate.qubits):
+            blocks.append(len(gathered))
+            gathered.append((set(gate.qubits), []))
+        *earlier, latest = blocks
+        for block in earlier:
+            if may_wait(block) and fits(latest, {*gate.qubits, *gathered[block][0]}):
+                move(block, latest)
+        extend(latest, gate.qubits, [gate])
+    for block in filter(may_wait, range(len(gathered))):
+        roomy = (b for b in range(block + 1, len(gathered)) if gathered[b][1] and fits(b, gathered[block][0]))
+        if (later := next(roomy, None)) is not None:
+            move(block, later)
+    return tuple(_block(qubits, members, n_qubits) for qubits, members in gathered if members)
 
 
 def _block(qubits: set[int], gates: list[Gate], n_qubits: int) -> Block:
-    (first, *rest) = sorted(qubits)
-    pair = (first, rest[0]) if rest else (first, first + 1) if first + 1 < n_qubits else (first - 1, first)
+    others = [q for q in range(n_qubits) if q not in qubits]
+    order = tuple(sorted([*qubits, *others[: BLOCK_QUBITS - len(qubits)]]))
+    eye = np.eye(2**BLOCK_QUBITS, dtype=complex)
     factors: list[Factor] = []
-    constant = np.eye(4, dtype=complex)  # gates so far that no factor has taken
+    constant = eye  # gates so far that no factor has taken
     for gate in gates:
-        for matrix, angle in _parts(gate, pair):
+        for matrix, angle in _parts(gate, order):
             if angle is None and factors:
                 f = factors[-1]
                 turned = matrix @ f.generator @ matrix.conj().T
@@ -195,44 +208,39 @@ def _block(qubits: set[int], gates: list[Gate], n_qubits: int) -> Block:
             else:
                 sine = -1j * matrix
                 factors.append(Factor(constant, sine @ constant, sine, angle))
-                constant = np.eye(4, dtype=complex)
+                constant = eye
     if not factors:
-        factors.append(Factor(constant, np.zeros_like(constant), np.zeros_like(constant), Angle()))
-    return Block(pair, tuple(factors))
+        factors.append(Factor(constant, np.zeros_like(eye), np.zeros_like(eye), Angle()))
+    return Block(order, tuple(factors))
 
 
-def _parts(gate: Gate, pair: tuple[int, int]) -> list[tuple[Matrix, Angle | None]]:
-    """A gate as Pauli matrices with angles (rotations) and, without, constant matrices, on a pair of qubits."""
+def _parts(gate: Gate, order: tuple[int, ...]) -> list[tuple[Matrix, Angle | None]]:
+    """A gate as Pauli matrices with angles (rotations) and, without, constant matrices, on the qubits of a block."""
     if gate.name == "rot":
-        return [(_embed(_PAULIS[p], gate.qubits, pair), angle) for p, angle in zip("ZYZ", gate.angles, strict=True)]
+        return [(_embed(_PAULIS[p], gate.qubits, order), angle) for p, angle in zip("ZYZ", gate.angles, strict=True)]
     if gate.name in PARAMETRIC:
         return [
-            (_embed(_string(letters), gate.qubits, pair), gate.angles[0] * factor)
+            (_embed(reduce(_kron, (_PAULIS[p] for p in letters)), gate.qubits, order), gate.angles[0] * factor)
             for letters, factor in PARAMETRIC[gate.name]
         ]
     if gate.name == "unitary":
         matrix = np.reshape(np.array(gate.matrix), (2 ** len(gate.qubits),) * 2)
     else:
         matrix = gate_matrix(gate.name, [], torch.empty(0, dtype=torch.complex128)).numpy()
-    return [(_embed(matrix, gate.qubits, pair), None)]
-
-
-def _string(letters: str) -> Matrix:
-    matrix = _PAULIS[letters[0]]
-    return matrix if len(letters) == 1 else _kron(matrix, _PAULIS[letters[1]])
+    return [(_embed(matrix, gate.qubits, order), None)]
 
 
 def _kron(a: Matrix, b: Matrix) -> Matrix:
     return np.kron(a, b).astype(np.complex128)
 
 
-def _embed(matrix: Matrix, qubits: tuple[int, ...], pair: tuple[int, int]) -> Matrix:
-    """A matrix on ``qubits`` as one on ``pair``."""
-    if len(qubits) == 1:
-        return _kron(matrix, _PAULIS["I"]) if qubits[0] == pair[0] else _kron(_PAULIS["I"], matrix)
-    if qubits == pair:
-        return matrix
-    return matrix.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
+def _embed(matrix: Matrix, qubits: tuple[int, ...], order: tuple[int, ...]) -> Matrix:
+    """A matrix on ``qubits`` as one on the qubits ``order``, among which they are."""
+    size = len(order)
+    sequence = [*qubits, *(q for q in order if q not in qubits)]  # whose matrix the Kronecker product is
+    whole = _kron(matrix, np.eye(2 ** (size - len(qubits)), dtype=complex)).reshape((2,) * 2 * size)
+    axes = [sequence.index(q) for q in order]
+    return whole.transpose(*axes, *(size + axis for axis in axes)).reshape(2**size, 2**size)
 
 
 # --- observables to bases -------------------------------------------------------------------------------------------

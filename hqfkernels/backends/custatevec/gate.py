@@ -5,22 +5,24 @@ one call for the whole batch. Gradients follow the adjoint method (Jones, Gacon,
 observables applied to psi, go back through the blocks together, one call for both. Before a block with angles is
 undone, its environment E = lam psi^dagger, traced over all other qubits, is all that its gradients need: with
 M = F_L ... F_1, the slope along the angle of the last factor is Re tr(E^dagger G_L), and E' = F_L^dagger E F_L is the
-environment of the factors before it. Those are 4x4 matrices, handled for all blocks at once.
+environment of the factors before it. Those are small matrices, handled for all blocks at once.
 
 Matrices and environments are double precision whatever the states are; nothing waits for the device.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache, reduce
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hqfkernels.backends.custatevec import Session, session
-from hqfkernels.blocks import Block, Blocks, Group, Matrix, turn_matrix
+from hqfkernels.blocks import BLOCK_QUBITS, Block, Blocks, Matrix, turn_matrix
 from hqfkernels.circuit import Angle
 
 MEMORY_FRACTION = 0.5
@@ -30,6 +32,9 @@ ENVIRONMENT_AMPLITUDES = 2**24
 """Amplitudes that are copied at a time for environments, or those of one sample if it has more."""
 ENVIRONMENT_SUM = 4096
 """Products of amplitudes that a multiplication of matrices adds up in one go."""
+
+SIDE = 2**BLOCK_QUBITS
+"""Rows of a block's matrix."""
 
 HADAMARD_QUBITS = 5
 """Signs of Z strings are multiplied in for so many qubits at a time."""
@@ -54,7 +59,7 @@ def forward(recipe: Blocks, inputs: Tensor, weights: Tensor) -> Tensor:
         run = session(inputs.device)
         inputs, weights = _flat(inputs, weights)
         result = inputs.new_empty(len(inputs), recipe.n_outputs)
-        for chunk in _chunks(run, recipe, inputs, copies=1):
+        for chunk in _chunks(run, recipe, inputs, weights, copies=1):
             gates = Gates(recipe, inputs[chunk], _own(weights, chunk))
             states = _initial(recipe, inputs[chunk], copies=1)
             gates.apply(run, states[0])
@@ -75,7 +80,7 @@ def backward(recipe: Blocks, grad: Tensor, inputs: Tensor, weights: Tensor) -> t
         grad = grad.reshape(len(inputs), recipe.n_outputs)
         grad_inputs = torch.empty_like(inputs)
         slopes: list[Tensor] = []  # along the weights, of each sample
-        for chunk in _chunks(run, recipe, inputs, copies=2):
+        for chunk in _chunks(run, recipe, inputs, weights, copies=2):
             gates = Gates(recipe, inputs[chunk], _own(weights, chunk))
             states = _initial(recipe, inputs[chunk], copies=2)
             gates.apply(run, states[0])
@@ -110,15 +115,15 @@ def _own(weights: Tensor, chunk: slice) -> Tensor:
     return weights if weights.dim() == 1 else weights[chunk]
 
 
-def _chunks(run: Session, recipe: Blocks, inputs: Tensor, copies: int) -> Iterator[slice]:
+def _chunks(run: Session, recipe: Blocks, inputs: Tensor, weights: Tensor, copies: int) -> Iterator[slice]:
     """Parts of the batch whose states, with what else a sample needs, fit into a fraction of the free memory."""
     amplitudes = 2**recipe.n_qubits
     widest = max((2 ** len(group.qubits) for basis in recipe.bases for group in basis.groups), default=0)
     if recipe.measurement != "expval":
         widest = amplitudes
-    factors = sum(len(block.factors) for block in recipe.blocks)
+    _, own, _ = _kinds(recipe, weights.dim() == 2, inputs.device)
     # States; three arrays of probabilities; three arrays of matrices.
-    sample = copies * amplitudes * 2 * inputs.itemsize + 3 * 8 * widest + 3 * 256 * factors
+    sample = copies * amplitudes * 2 * inputs.itemsize + 3 * 8 * widest + 3 * 16 * SIDE**2 * math.prod(own.shape)
     environment = 16 * max(2 * amplitudes, ENVIRONMENT_AMPLITUDES) if copies == 2 else 0
     rows = max(1, int(MEMORY_FRACTION * run.free_memory() - environment) // sample)
     for start in range(0, len(inputs), rows):
@@ -155,18 +160,18 @@ class _Kind:
     """The blocks of a recipe whose angles differ between samples, or those whose angles all samples share, as tensors.
 
     Attributes:
-        cosine, sine, generator: (L, b, 1, 4, 4), factors of b blocks, filled up to L by constant ones.
+        cosine, sine, generator: (L, b, 1, d, d), factors of b blocks, filled up to L by constant ones.
         constant: (L * b,), of the angles.
         on_inputs, on_weights: (L * b, n_inputs) and (L * b, n_weights), coefficients of the angles.
     """
 
     def __init__(self, recipe: Blocks, blocks: list[Block], device: torch.device) -> None:
         depth = max((len(block.factors) for block in blocks), default=0)
-        eye, zero = np.eye(4, dtype=complex), np.zeros((4, 4), dtype=complex)
+        eye, zero = np.eye(SIDE, dtype=complex), np.zeros((SIDE, SIDE), dtype=complex)
         slots = [block.factors[k] if k < len(block.factors) else None for k in range(depth) for block in blocks]
 
         def stacked(matrices: list[Matrix]) -> Tensor:
-            array = np.array(matrices, dtype=complex).reshape(depth, len(blocks), 1, 4, 4)
+            array = np.array(matrices, dtype=complex).reshape(depth, len(blocks), 1, SIDE, SIDE)
             return torch.from_numpy(array).to(device)
 
         self.shape = depth, len(blocks)
@@ -179,12 +184,12 @@ class _Kind:
         self.on_weights = _coefficients([angle.weights for angle in angles], recipe.n_weights).to(device)
 
     def factors(self, angles: Tensor) -> Tensor:
-        """(L, b, S, 4, 4) from angles (S, L * b)."""
+        """(L, b, S, d, d) from angles (S, L * b)."""
         half = 0.5 * angles.mT.reshape(*self.shape, len(angles), 1, 1)
         return half.cos() * self.cosine + half.sin() * self.sine
 
     def slopes(self, environments: Tensor, factors: Tensor) -> Tensor:
-        """(S, L * b): along the angles, for environments (b, S, 4, 4) behind the blocks."""
+        """(S, L * b): along the angles, for environments (b, S, d, d) behind the blocks."""
         found = []
         for factor, generator in zip(reversed(factors.unbind()), reversed(self.generator.unbind()), strict=True):
             products = torch.view_as_real(environments) * torch.view_as_real(generator)
@@ -260,7 +265,7 @@ class Gates:
         samples = states.shape[1]
         both = self._indices.repeat(2)
         environments = {
-            kind: torch.zeros(self._kinds[kind].shape[1], samples, 4, 4, dtype=torch.complex128, device=states.device)
+            kind: states.new_zeros(self._kinds[kind].shape[1], samples, SIDE, SIDE, dtype=torch.complex128)
             for kind in (True, False)
         }
         for number in reversed(range(len(self._places))):
@@ -278,20 +283,20 @@ class Gates:
         return along_inputs, along_weights
 
 
-def _environment(states: Tensor, qubits: tuple[int, int], result: Tensor) -> None:
-    """Writes sum_r lam[i, r] conj(psi[j, r]) to ``result`` (S, 4, 4): i, j states of the qubits, r of all others."""
+def _environment(states: Tensor, qubits: tuple[int, ...], result: Tensor) -> None:
+    """Writes sum_r lam[i, r] conj(psi[j, r]) to ``result`` (S, d, d): i, j states of the qubits, r of all others."""
     n_qubits = states.shape[-1].bit_length() - 1
-    first, second = qubits
-    axes = 2**first, 2, 2 ** (second - first - 1), 2, 2 ** (n_qubits - 1 - second)
-    others = 2 ** (n_qubits - 2)
+    sizes, inside = _runs(qubits, n_qubits)
+    axes = [2 + k for k in sorted(range(len(sizes)), key=inside.__getitem__)]  # those of the qubits last
+    others = 2 ** (n_qubits - len(qubits))
     terms = min(others, ENVIRONMENT_SUM)
     rows = max(1, ENVIRONMENT_AMPLITUDES // 2 ** (n_qubits + 1))
     for start in range(0, len(result), rows):
-        piece = states[:, start : start + rows].unflatten(-1, axes).permute(0, 1, 2, 4, 6, 3, 5)
+        piece = states[:, start : start + rows].unflatten(-1, sizes).permute(0, 1, *axes)
         wide = torch.empty(piece.shape, dtype=torch.complex128, device=piece.device).copy_(piece)
-        psi, lam = wide.view(2, -1, terms, 4)
+        psi, lam = wide.view(2, -1, terms, SIDE)
         parts = lam.mT @ psi.conj()
-        torch.sum(parts.view(-1, others // terms, 4, 4), 1, out=result[start : start + rows])
+        torch.sum(parts.view(-1, others // terms, SIDE, SIDE), 1, out=result[start : start + rows])
 
 
 # --- measurements ---------------------------------------------------------------------------------------------------
@@ -331,9 +336,10 @@ def _observe(run: Session, recipe: Blocks, states: Tensor, grad: Tensor) -> None
             slopes = grad.new_zeros(len(psi), 2 ** len(group.qubits), dtype=torch.float64)
             for mask, output in group.strings:
                 slopes[:, mask] += grad[:, output]
-            inside, along = _axes(group, recipe.n_qubits)
+            sizes, inside = _runs(group.qubits, recipe.n_qubits)
+            along = [size if member else 1 for size, member in zip(sizes, inside, strict=True)]
             diagonal = _signed_sums(slopes).to(grad.dtype).view(-1, *along, 1)
-            lam_numbers, psi_numbers = (torch.view_as_real(s).view(len(psi), *inside, 2) for s in (lam, psi))
+            lam_numbers, psi_numbers = (torch.view_as_real(s).view(len(psi), *sizes, 2) for s in (lam, psi))
             lam_numbers.addcmul_(psi_numbers, diagonal)
     _turn(run, states.flatten(0, 1), recipe.home)
 
@@ -365,13 +371,7 @@ def _hadamard(size: int, device: torch.device) -> Tensor:
     return reduce(torch.kron, [one] * (size.bit_length() - 1)).to(device)
 
 
-def _axes(group: Group, n_qubits: int) -> tuple[list[int], list[int]]:
-    """A state's axes as runs of qubits in and out of the group, and those of a table over the group's qubits."""
-    inside = [q in group.qubits for q in range(n_qubits)]
-    runs: list[list[bool]] = []
-    for member in inside:
-        if runs and runs[-1][0] == member:
-            runs[-1].append(member)
-        else:
-            runs.append([member])
-    return [2 ** len(run) for run in runs], [2 ** len(run) if run[0] else 1 for run in runs]
+def _runs(qubits: tuple[int, ...], n_qubits: int) -> tuple[list[int], list[bool]]:
+    """A state's axes, one for each run of qubits that are all among ``qubits`` or all not: their sizes, and which."""
+    runs = [(member, len(list(run))) for member, run in groupby(q in qubits for q in range(n_qubits))]
+    return [2**length for _, length in runs], [member for member, _ in runs]
