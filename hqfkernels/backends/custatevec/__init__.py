@@ -100,11 +100,14 @@ class Session:
         library: ``cuquantum.bindings.custatevec`` or what does the same.
         device: where the states are.
         stream: address of the CUDA stream on which all work is queued.
+
+    Attributes:
+        device: as given.
     """
 
     def __init__(self, library: Any, device: torch.device, stream: int) -> None:
         self._library = library
-        self._device = device
+        self.device = device
         self._lock = threading.Lock()
         self._sizes: dict[tuple[Any, ...], int] = {}  # of the workspace, for arguments of `apply`
         self._handle = library.create()
@@ -115,8 +118,8 @@ class Session:
 
     def free_memory(self) -> int:
         """Bytes that torch could still allocate: what the device has free, and what torch holds unused."""
-        free, _ = torch.cuda.mem_get_info(self._device)
-        return free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return free + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
 
     def apply(
         self, states: Tensor, matrices: Tensor, qubits: tuple[int, ...], indices: Tensor | None, adjoint: bool = False
@@ -145,7 +148,7 @@ class Session:
                 size = self._sizes[key] = library.apply_matrix_batched_get_workspace_size(
                     self._handle, *head, *tail, len(qubits), 0, compute
                 )
-            workspace = torch.empty(size, dtype=torch.uint8, device=self._device)
+            workspace = torch.empty(size, dtype=torch.uint8, device=self.device)
             library.apply_matrix_batched(
                 self._handle,
                 states.data_ptr(),
@@ -164,7 +167,7 @@ class Session:
     def probabilities(self, states: Tensor, qubits: tuple[int, ...]) -> Tensor:
         """Probabilities of the basis states of ``qubits``, (S, 2**k) in float64, the first qubit being the high bit."""
         n_states, n_qubits = len(states), states.shape[1].bit_length() - 1
-        result = torch.empty(n_states, 2 ** len(qubits), dtype=torch.float64, device=self._device)
+        result = torch.empty(n_states, 2 ** len(qubits), dtype=torch.float64, device=self.device)
         with self._lock:
             self._library.abs2sum_array_batched(
                 self._handle,

@@ -60,9 +60,9 @@ def forward(recipe: Blocks, inputs: Tensor, weights: Tensor) -> Tensor:
         inputs, weights = _flat(inputs, weights)
         result = inputs.new_empty(len(inputs), recipe.n_outputs)
         for chunk in _chunks(run, recipe, inputs, weights, copies=1):
-            gates = Gates(recipe, inputs[chunk], _own(weights, chunk))
+            gates = Gates(run, recipe, inputs[chunk], _own(weights, chunk))
             states = _initial(recipe, inputs[chunk], copies=1)
-            gates.apply(run, states[0])
+            gates.apply(states[0])
             result[chunk] = _measure(run, recipe, states[0])
     return result.view(*batch, recipe.n_outputs)
 
@@ -81,11 +81,11 @@ def backward(recipe: Blocks, grad: Tensor, inputs: Tensor, weights: Tensor) -> t
         grad_inputs = torch.empty_like(inputs)
         slopes: list[Tensor] = []  # along the weights, of each sample
         for chunk in _chunks(run, recipe, inputs, weights, copies=2):
-            gates = Gates(recipe, inputs[chunk], _own(weights, chunk))
+            gates = Gates(run, recipe, inputs[chunk], _own(weights, chunk))
             states = _initial(recipe, inputs[chunk], copies=2)
-            gates.apply(run, states[0])
+            gates.apply(states[0])
             _observe(run, recipe, states, grad[chunk])
-            along_inputs, along_weights = gates.undo(run, states)
+            along_inputs, along_weights = gates.undo(states)
             if recipe.amplitudes is not None:
                 _differentiate_amplitudes(recipe.amplitudes, inputs[chunk], states[1], along_inputs)
             grad_inputs[chunk] = along_inputs
@@ -121,7 +121,7 @@ def _chunks(run: Session, recipe: Blocks, inputs: Tensor, weights: Tensor, copie
     widest = max((2 ** len(group.qubits) for basis in recipe.bases for group in basis.groups), default=0)
     if recipe.measurement != "expval":
         widest = amplitudes
-    _, own, _ = _kinds(recipe, weights.dim() == 2, inputs.device)
+    _, own, _ = _kinds(run, recipe, weights.dim() == 2)
     # States; three arrays of probabilities; three arrays of matrices.
     sample = copies * amplitudes * 2 * inputs.itemsize + 3 * 8 * widest + 3 * 16 * SIDE**2 * math.prod(own.shape)
     environment = 16 * max(2 * amplitudes, ENVIRONMENT_AMPLITUDES) if copies == 2 else 0
@@ -206,8 +206,9 @@ def _coefficients(terms: list[tuple[tuple[int, float], ...]], n_parameters: int)
     return matrix
 
 
+# This and the constants below are cached for each session: what one stream makes must not be used on another at once.
 @lru_cache(maxsize=64)
-def _kinds(recipe: Blocks, weights_differ: bool, device: torch.device) -> tuple[list[tuple[bool, int]], _Kind, _Kind]:
+def _kinds(run: Session, recipe: Blocks, weights_differ: bool) -> tuple[list[tuple[bool, int]], _Kind, _Kind]:
     """For each block whether it is of the own kind and its place there; blocks with own angles, with shared ones."""
     kinds: dict[bool, list[Block]] = {True: [], False: []}
     places = []
@@ -215,22 +216,24 @@ def _kinds(recipe: Blocks, weights_differ: bool, device: torch.device) -> tuple[
         own = any(f.angle.inputs or (weights_differ and f.angle.weights) for f in block.factors)
         places.append((own, len(kinds[own])))
         kinds[own].append(block)
-    return places, _Kind(recipe, kinds[True], device), _Kind(recipe, kinds[False], device)
+    return places, _Kind(recipe, kinds[True], run.device), _Kind(recipe, kinds[False], run.device)
 
 
 class Gates:
     """The blocks of a recipe with the angles of a chunk of the batch.
 
     Args:
+        run: where they are applied.
         recipe: the blocks.
         inputs: (S, n_inputs).
         weights: (n_weights,) or (S, n_weights).
     """
 
-    def __init__(self, recipe: Blocks, inputs: Tensor, weights: Tensor) -> None:
+    def __init__(self, run: Session, recipe: Blocks, inputs: Tensor, weights: Tensor) -> None:
+        self._run = run
         self._recipe = recipe
         weights_differ = weights.dim() == 2
-        self._places, own, shared = _kinds(recipe, weights_differ, inputs.device)
+        self._places, own, shared = _kinds(run, recipe, weights_differ)
         # In double precision: angles may be large, and products of float32 matrices may be TF32.
         x, w = inputs.double(), weights.double()
         self._kinds = {True: own, False: shared}
@@ -246,17 +249,17 @@ class Gates:
         }
         self._indices = torch.arange(len(inputs), dtype=torch.int32, device=inputs.device)
 
-    def _apply(self, run: Session, states: Tensor, number: int, indices: Tensor, adjoint: bool) -> None:
+    def _apply(self, states: Tensor, number: int, indices: Tensor, adjoint: bool) -> None:
         own, place = self._places[number]
         matrices = self._matrices[own][place]
-        run.apply(states, matrices, self._recipe.blocks[number].qubits, indices if own else None, adjoint)
+        self._run.apply(states, matrices, self._recipe.blocks[number].qubits, indices if own else None, adjoint)
 
-    def apply(self, run: Session, states: Tensor) -> None:
+    def apply(self, states: Tensor) -> None:
         """Applies all blocks to states (S, 2**n), in place."""
         for number in range(len(self._places)):
-            self._apply(run, states, number, self._indices, adjoint=False)
+            self._apply(states, number, self._indices, adjoint=False)
 
-    def undo(self, run: Session, states: Tensor) -> tuple[Tensor, Tensor]:
+    def undo(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Takes psi and lam, (2, S, 2**n), back to the start, in place.
 
         Returns:
@@ -273,7 +276,7 @@ class Gates:
             block = self._recipe.blocks[number]
             if any(f.angle.inputs or f.angle.weights for f in block.factors):
                 _environment(states, block.qubits, environments[own][place])
-            self._apply(run, states.flatten(0, 1), number, both, adjoint=True)
+            self._apply(states.flatten(0, 1), number, both, adjoint=True)
         along_inputs = states.new_zeros(samples, self._recipe.n_inputs, dtype=torch.float64)
         along_weights = states.new_zeros(samples, self._recipe.n_weights, dtype=torch.float64)
         for kind in self._matrices:
@@ -312,7 +315,7 @@ def _measure(run: Session, recipe: Blocks, psi: Tensor) -> Tensor:
     for basis in recipe.bases:
         _turn(run, psi, basis.turns)
         for group in basis.groups:
-            expectations = _signed_sums(run.probabilities(psi, group.qubits))
+            expectations = _signed_sums(run, run.probabilities(psi, group.qubits))
             for mask, output in group.strings:
                 values[:, output] = expectations[:, mask]
     return values
@@ -338,7 +341,7 @@ def _observe(run: Session, recipe: Blocks, states: Tensor, grad: Tensor) -> None
                 slopes[:, mask] += grad[:, output]
             sizes, inside = _runs(group.qubits, recipe.n_qubits)
             along = [size if member else 1 for size, member in zip(sizes, inside, strict=True)]
-            diagonal = _signed_sums(slopes).to(grad.dtype).view(-1, *along, 1)
+            diagonal = _signed_sums(run, slopes).to(grad.dtype).view(-1, *along, 1)
             lam_numbers, psi_numbers = (torch.view_as_real(s).view(len(psi), *sizes, 2) for s in (lam, psi))
             lam_numbers.addcmul_(psi_numbers, diagonal)
     _turn(run, states.flatten(0, 1), recipe.home)
@@ -346,29 +349,29 @@ def _observe(run: Session, recipe: Blocks, states: Tensor, grad: Tensor) -> None
 
 def _turn(run: Session, states: Tensor, turns: tuple[tuple[int, str], ...]) -> None:
     for qubit, change in turns:
-        run.apply(states, _turn_matrix(change, states.dtype, states.device), (qubit,), None)
+        run.apply(states, _turn_matrix(run, change, states.dtype), (qubit,), None)
 
 
 @lru_cache(maxsize=64)
-def _turn_matrix(change: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.from_numpy(turn_matrix(change)).to(device, dtype)[None].contiguous()
+def _turn_matrix(run: Session, change: str, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(turn_matrix(change)).to(run.device, dtype)[None].contiguous()
 
 
-def _signed_sums(values: Tensor) -> Tensor:
+def _signed_sums(run: Session, values: Tensor) -> Tensor:
     """sum_b (-1)**|b & mask| values[:, b] for every mask; values (S, 2**k). Its own inverse but for 2**k."""
     done, left = 1, values.shape[1].bit_length() - 1
     result = values
     while left:
         size = 2 ** min(left, HADAMARD_QUBITS)
-        result = _hadamard(size, values.device) @ result.view(len(values), done, size, -1)
+        result = _hadamard(run, size) @ result.view(len(values), done, size, -1)
         done, left = done * size, left - (size.bit_length() - 1)
     return result.view(values.shape)
 
 
 @lru_cache(maxsize=64)
-def _hadamard(size: int, device: torch.device) -> Tensor:
+def _hadamard(run: Session, size: int) -> Tensor:
     one = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
-    return reduce(torch.kron, [one] * (size.bit_length() - 1)).to(device)
+    return reduce(torch.kron, [one] * (size.bit_length() - 1)).to(run.device)
 
 
 def _runs(qubits: tuple[int, ...], n_qubits: int) -> tuple[list[int], list[bool]]:
