@@ -317,7 +317,7 @@ class TestCuStateVec:
     @pytest.mark.parametrize("n_qubits", [4, 5, 8])
     def test_random_circuits(self, n_qubits, measurement, dtype):
         for seed in range(3):
-            circuit = random_circuit(10 * n_qubits + seed, n_qubits, 60, n_observables=8)
+            circuit = with_every_z(random_circuit(10 * n_qubits + seed, n_qubits, 60, n_observables=8))
             assert_large_agrees(circuit, *parameters(circuit, (9,), dtype=dtype), measurement)
 
     @pytest.mark.parametrize(("n_qubits", "dtype"), [(13, torch.float64), (14, torch.float32), (17, torch.float32)])
@@ -329,7 +329,7 @@ class TestCuStateVec:
 
     @pytest.mark.parametrize("groups", [(), (3,), (4, 1), (4, 3)])
     def test_weight_groups(self, groups):
-        circuit = random_circuit(8, 6)
+        circuit = with_every_z(random_circuit(8, 6))
         assert_large_agrees(circuit, *parameters(circuit, (4, 3), groups))
 
     @pytest.mark.parametrize("measurement", ["expval", "probs"])
@@ -345,7 +345,7 @@ class TestCuStateVec:
         torch.testing.assert_close(hqf.statevector(circuit, inputs, weights).cpu(), expected, atol=1e-6, rtol=0)
 
     def test_chunks_of_the_batch(self, monkeypatch):
-        circuit = random_circuit(9, 8)
+        circuit = with_every_z(random_circuit(9, 8))
         inputs, weights = parameters(circuit, (7,))
         whole = run_large(circuit, inputs, weights)
         monkeypatch.setattr(custatevec.Session, "free_memory", lambda self: 0)
@@ -391,5 +391,5 @@ class TestCuStateVec:
         with pytest.raises(torch.OutOfMemoryError):
             run_large(circuit, *parameters(circuit, (1,), dtype=torch.float64))
         del held
-        small = random_circuit(8, 6)
+        small = with_every_z(random_circuit(8, 6))
         assert_large_agrees(small, *parameters(small, (3,)))

@@ -13,7 +13,7 @@ Matrices and environments are double precision whatever the states are; nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, reduce
 from itertools import groupby
 
@@ -122,8 +122,9 @@ def _chunks(run: Session, recipe: Blocks, inputs: Tensor, weights: Tensor, copie
     if recipe.measurement != "expval":
         widest = amplitudes
     _, own, _ = _kinds(run, recipe, weights.dim() == 2)
+    matrices = math.prod(own.shape) + len(recipe.blocks)  # factors of their own, environments
     # States; three arrays of probabilities; three arrays of matrices.
-    sample = copies * amplitudes * 2 * inputs.itemsize + 3 * 8 * widest + 3 * 16 * SIDE**2 * math.prod(own.shape)
+    sample = copies * amplitudes * 2 * inputs.itemsize + 3 * 8 * widest + 3 * 16 * SIDE**2 * matrices
     environment = 16 * max(2 * amplitudes, ENVIRONMENT_AMPLITUDES) if copies == 2 else 0
     rows = max(1, int(MEMORY_FRACTION * run.free_memory() - environment) // sample)
     for start in range(0, len(inputs), rows):
@@ -162,7 +163,8 @@ class _Kind:
     Attributes:
         cosine, sine, generator: (L, b, 1, d, d), factors of b blocks, filled up to L by constant ones.
         constant: (L * b,), of the angles.
-        on_inputs, on_weights: (L * b, n_inputs) and (L * b, n_weights), coefficients of the angles.
+        inputs: (k,), which inputs any of the angles depends on; amplitudes are many more.
+        on_inputs, on_weights: (L * b, k) and (L * b, n_weights), coefficients of the angles.
     """
 
     def __init__(self, recipe: Blocks, blocks: list[Block], device: torch.device) -> None:
@@ -180,8 +182,10 @@ class _Kind:
         self.generator = stacked([zero if slot is None else slot.generator for slot in slots])
         angles = [Angle() if slot is None else slot.angle for slot in slots]
         self.constant = torch.tensor([angle.constant for angle in angles], dtype=torch.float64).to(device)
-        self.on_inputs = _coefficients([angle.inputs for angle in angles], recipe.n_inputs).to(device)
-        self.on_weights = _coefficients([angle.weights for angle in angles], recipe.n_weights).to(device)
+        used = sorted({k for angle in angles for k, _ in angle.inputs})
+        self.inputs = torch.tensor(used, dtype=torch.int64).to(device)
+        self.on_inputs = _coefficients([angle.inputs for angle in angles], used).to(device)
+        self.on_weights = _coefficients([angle.weights for angle in angles], range(recipe.n_weights)).to(device)
 
     def factors(self, angles: Tensor) -> Tensor:
         """(L, b, S, d, d) from angles (S, L * b)."""
@@ -198,11 +202,12 @@ class _Kind:
         return torch.stack(found[::-1]).flatten(0, 1).mT
 
 
-def _coefficients(terms: list[tuple[tuple[int, float], ...]], n_parameters: int) -> Tensor:
-    matrix = torch.zeros(len(terms), n_parameters, dtype=torch.float64)
+def _coefficients(terms: list[tuple[tuple[int, float], ...]], parameters: Sequence[int]) -> Tensor:
+    column = {k: position for position, k in enumerate(parameters)}
+    matrix = torch.zeros(len(terms), len(parameters), dtype=torch.float64)
     for row, own in enumerate(terms):
         for k, c in own:
-            matrix[row, k] = c
+            matrix[row, column[k]] = c
     return matrix
 
 
@@ -234,17 +239,17 @@ class Gates:
         self._recipe = recipe
         weights_differ = weights.dim() == 2
         self._places, own, shared = _kinds(run, recipe, weights_differ)
-        # In double precision: angles may be large, and products of float32 matrices may be TF32.
-        x, w = inputs.double(), weights.double()
         self._kinds = {True: own, False: shared}
+        # In double precision: angles may be large, and products of float32 matrices may be TF32.
+        x, w = inputs.index_select(1, own.inputs).double(), weights.double()
         with_inputs = own.constant + x @ own.on_inputs.mT + w @ own.on_weights.mT
         # If weights differ, blocks that have any are of the own kind.
         without = shared.constant + (0 if weights_differ else shared.on_weights @ w)
         self._factors = {True: own.factors(with_inputs), False: shared.factors(without.view(1, -1))}
         dtype = torch.complex128 if inputs.dtype == torch.float64 else torch.complex64
         self._matrices = {
-            kind: reduce(lambda done, factor: factor @ done, factors.unbind()).to(dtype).contiguous()
-            for kind, factors in self._factors.items()
+            own: reduce(lambda done, factor: factor @ done, factors.unbind()).to(dtype).contiguous()
+            for own, factors in self._factors.items()
             if len(factors)
         }
         self._indices = torch.arange(len(inputs), dtype=torch.int32, device=inputs.device)
@@ -268,8 +273,8 @@ class Gates:
         samples = states.shape[1]
         both = self._indices.repeat(2)
         environments = {
-            kind: states.new_zeros(self._kinds[kind].shape[1], samples, SIDE, SIDE, dtype=torch.complex128)
-            for kind in (True, False)
+            own: states.new_zeros(kind.shape[1], samples, SIDE, SIDE, dtype=torch.complex128)
+            for own, kind in self._kinds.items()
         }
         for number in reversed(range(len(self._places))):
             own, place = self._places[number]
@@ -279,10 +284,11 @@ class Gates:
             self._apply(states.flatten(0, 1), number, both, adjoint=True)
         along_inputs = states.new_zeros(samples, self._recipe.n_inputs, dtype=torch.float64)
         along_weights = states.new_zeros(samples, self._recipe.n_weights, dtype=torch.float64)
-        for kind in self._matrices:
-            slopes = self._kinds[kind].slopes(environments[kind], self._factors[kind])
-            along_inputs += slopes @ self._kinds[kind].on_inputs
-            along_weights += slopes @ self._kinds[kind].on_weights
+        for own in self._matrices:
+            kind = self._kinds[own]
+            slopes = kind.slopes(environments[own], self._factors[own])
+            along_inputs[:, kind.inputs] += slopes @ kind.on_inputs
+            along_weights += slopes @ kind.on_weights
         return along_inputs, along_weights
 
 
@@ -298,8 +304,8 @@ def _environment(states: Tensor, qubits: tuple[int, ...], result: Tensor) -> Non
         piece = states[:, start : start + rows].unflatten(-1, sizes).permute(0, 1, *axes)
         wide = torch.empty(piece.shape, dtype=torch.complex128, device=piece.device).copy_(piece)
         psi, lam = wide.view(2, -1, terms, SIDE)
-        parts = lam.mT @ psi.conj()
-        torch.sum(parts.view(-1, others // terms, SIDE, SIDE), 1, out=result[start : start + rows])
+        parts = psi.mH @ lam  # in this order, cuBLAS conjugates as it reads
+        result[start : start + rows] = parts.view(-1, others // terms, SIDE, SIDE).sum(1).mT
 
 
 # --- measurements ---------------------------------------------------------------------------------------------------
