@@ -2,7 +2,8 @@
 
 Rounds alternate: our step, the hand-written torch forms of `bench.handwritten`, and a device copy of as many bytes as
 the step has to read and write. A step is forward and backward of sum(y**2), as in `bench.cases`; readings are times
-between events, of CUDA graphs for our steps and the copy, of plain calls for the others.
+between events, of CUDA graphs for our steps and the copy, of plain calls for the others. Registers too large for the
+kernels are those of cuStateVec, if there is one: plain calls, and the copy is one pass over all states.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from torch import Tensor
 from bench.cases import Case
 from bench.compare import stamp
 from bench.handwritten import Form, Halves, Unitary
-from hqfkernels.backends import cuda
+from hqfkernels.backends import cuda, custatevec
+from hqfkernels.blocks import Blocks
 from hqfkernels.program import lower
 
 CASES = tuple(
     Case(*sizes)
     for sizes in ((4, 2, 1 << 22), (4, 2, 4096), (6, 2, 1 << 20), (8, 2, 1 << 18), (8, 6, 1 << 17), (10, 3, 1 << 15))
 )
+LARGE_CASES = tuple(Case(*sizes) for sizes in ((14, 2, 256), (16, 2, 64), (18, 2, 16)))
+"""For cuStateVec: 2**22 amplitudes each."""
 Step = Callable[[], object]
 
 
@@ -36,6 +40,12 @@ def gate(case: Case) -> Form:
     """The operator itself, without planner and layers."""
     text = lower(case.circuit().text, "expval")
     return lambda inputs, weights: torch.ops.hqfkernels.gate_forward(inputs, weights, text, 1, [])
+
+
+def large(case: Case) -> Form:
+    """As `gate`, for cuStateVec."""
+    text = Blocks.text_of(case.circuit().text, "expval")
+    return lambda inputs, weights: torch.ops.hqfkernels.custatevec_forward(inputs, weights, text, 1, [])
 
 
 def step(form: Form, inputs: Tensor, weights: Tensor) -> Step:
@@ -75,16 +85,24 @@ def steps_of(case: Case) -> tuple[dict[str, Step], dict[str, str]]:
     """What is timed for a case, by name, and why a form is missing."""
     inputs, weights = (t.detach().cuda().requires_grad_() for t in case.tensors())
     forward_inputs = inputs.detach()
-    form = gate(case)
-    bytes_moved = 5 * inputs.nbytes  # inputs twice, outputs, their gradient, the inputs' gradient
+    if case in LARGE_CASES:
+        form = large(case)
+        bytes_moved = 2 * 8 * case.batch * 2**case.n  # a pass over states of complex64: read and written
+        candidates: dict[str, Callable[[], Step]] = {
+            "custatevec": lambda: step(form, inputs, weights),
+            "custatevec forward": lambda: lambda: form(forward_inputs, weights.detach()),
+        }
+    else:
+        form = gate(case)
+        bytes_moved = 5 * inputs.nbytes  # inputs twice, outputs, their gradient, the inputs' gradient
+        candidates = {
+            "gate": lambda: captured(step(form, inputs, weights)),
+            "gate, no graph": lambda: step(form, inputs, weights),
+            "gate forward": lambda: captured(lambda: form(forward_inputs, weights.detach())),
+        }
     source = torch.empty(bytes_moved // 2, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    candidates: dict[str, Callable[[], Step]] = {
-        "gate": lambda: captured(step(form, inputs, weights)),
-        "gate, no graph": lambda: step(form, inputs, weights),
-        "gate forward": lambda: captured(lambda: form(forward_inputs, weights.detach())),
-        "copy": lambda: captured(lambda: target.copy_(source)),
-    }
+    candidates["copy"] = lambda: captured(lambda: target.copy_(source))
     with torch.device("cuda"):
         handwritten: dict[str, Form] = {"halves": Halves(case.n, case.layers)}
         if 2**case.n <= case.batch:
@@ -151,9 +169,11 @@ def main() -> None:
     available, reason = cuda.cuda_status()
     if module is None or not available:
         raise SystemExit(f"no CUDA kernels to time: {reason}")
+    large_too, reason = custatevec.status()
     result = stamp() | {"gpu": device(), "library": module.build_info(), "cases": [], "skipped": []}
+    result["custatevec"] = reason
     began = time.monotonic()
-    for case in CASES:
+    for case in CASES + (LARGE_CASES if large_too else ()):
         if time.monotonic() - began > arguments.seconds:
             result["skipped"].append(str(case))
             continue

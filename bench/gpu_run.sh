@@ -4,9 +4,10 @@
 #   bench/gpu_run.sh [folder for results]           default: gpu-results
 #
 # Needs nvcc, a C++ compiler, cmake, ninja, pybind11, torch >= 2.10 with CUDA, pytest, pytest-benchmark; takes
-# compute-sanitizer if there is one. PYTHON names the interpreter, WHEELS a folder of optional wheels (PennyLane,
-# cuStateVec), which are installed into the results folder. Leaves summary.json, gpu.json (timings), and a log of each
-# step; a step that fails does not keep the later ones from running, but the script then ends with status 1.
+# compute-sanitizer if there is one. PYTHON names the interpreter, WHEELS a folder of optional wheels (PennyLane; for
+# cuStateVec all that `pip download cuquantum-python-cu13` brings), which are installed into the results folder. Leaves
+# summary.json, gpu.json (timings), and a log of each step; a step that fails does not keep the later ones from running,
+# but the script then ends with status 1.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-gpu-results}" && cd "${1:-gpu-results}" && pwd)
@@ -30,8 +31,10 @@ step() {
 }
 
 if [[ -n ${WHEELS:-} ]]; then
-  step wheels 30 "$python" -m pip install --quiet --no-index --no-deps --target "$out/site" "$WHEELS"/*.whl
+  step wheels 50 "$python" -m pip install --quiet --no-index --no-deps --target "$out/site" "$WHEELS"/*.whl
   export PYTHONPATH="$out/site:$PYTHONPATH"
+  # cuQuantum Python looks for libraries in site-packages, which this folder is not, and where the loader looks.
+  export LD_LIBRARY_PATH="$out/site/cuquantum/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
 
 # Machine code for this device alone: three times faster to build than the default.
@@ -75,7 +78,7 @@ if command -v compute-sanitizer >/dev/null; then
   done
 fi
 
-step benchmarks 130 "$python" -m bench.gpu --output "$out/gpu.json" --seconds 80
+step benchmarks 110 "$python" -m bench.gpu --output "$out/gpu.json" --seconds 80
 
 "$python" - "$out" "$(IFS=,; echo "[${steps[*]}]")" <<'END'
 import json

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from hqfkernels import ops
 from hqfkernels.circuit import Circuit
 from hqfkernels.engines import fourier, gate, unitary
-from hqfkernels.planner import REFERENCE, Plan, Schedule, choose, explain_choice, place_of, scheduled
+from hqfkernels.planner import CUSTATEVEC, REFERENCE, Plan, Schedule, choose, explain_choice, place_of, scheduled
 from hqfkernels.program import Measurement
 from hqfkernels.reference import circuit as _reference
 
@@ -34,8 +34,8 @@ def expval(
             right): one set for all samples, or one per group. May be left out if the circuit has none.
         engine: "auto", "gate" (state vectors), "fourier" (trigonometric polynomials; depth costs nothing) or "unitary"
             (one matrix for all that follows the last input).
-        backend: "auto", "cpu" or "cuda" (compiled kernels for inputs there), or "reference" (plain torch, any device,
-            differentiable twice).
+        backend: "auto", "cpu" or "cuda" (compiled kernels for inputs there), "custatevec" (large registers on a GPU),
+            or "reference" (plain torch, any device, differentiable twice).
 
     Returns:
         (..., n_observables): float64 for float64 inputs, else float32. NaN or Inf in a sample stays in that sample.
@@ -107,7 +107,9 @@ def evaluate(
     if engine == "fourier":
         own = fourier.parameters(circuits, weights, measurement) if cache is None else cache.get(circuits, weights)
         return fourier.contract(circuits, inputs, own, measurement, feature_dims, output_order)
-    run = {"gate": gate.forward, "unitary": unitary.forward, REFERENCE: _simulate}[engine]
+    run = {"gate": gate.forward, "unitary": unitary.forward, CUSTATEVEC: gate.forward_large, REFERENCE: _simulate}[
+        engine
+    ]
     if len(circuits) == 1:
         return run(circuits[0], inputs, weights[0], measurement, feature_dims, output_order)
     if len(output_order) <= batch_dims + 1:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hqfkernels import backends, costs
-from hqfkernels.backends import cuda
+from hqfkernels.backends import cuda, custatevec
 from hqfkernels.costs import Cost, Prices, total
 from hqfkernels.engines import unitary
 from hqfkernels.engines.fourier import recipe
@@ -22,9 +22,11 @@ from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.static import static
 
 ENGINES = ("auto", "gate", "fourier", "unitary")
-BACKENDS = ("auto", "cpu", "cuda", "reference")
+BACKENDS = ("auto", "cpu", "cuda", "custatevec", "reference")
 REFERENCE = "reference"
 """In a schedule: the plain simulation that no engine takes part in."""
+CUSTATEVEC = "custatevec"
+"""In a schedule: the gate engine for large registers on a GPU."""
 
 MAX_NATIVE_QUBITS = 20
 """The CPU kernels hold two states per lane in memory; above this they refuse."""
@@ -42,7 +44,7 @@ class Plan:
 
     Attributes:
         engine: the algorithm: "gate", "fourier" or "unitary".
-        backend: "cpu" or "cuda" (compiled kernels), or "reference" (plain torch).
+        backend: "cpu" or "cuda" (compiled kernels), "custatevec", or "reference" (plain torch).
         costs: estimated cost of each engine that can take the call, in nanoseconds of one core for the whole batch.
         reasons: for each engine and backend that was not chosen, why.
     """
@@ -90,11 +92,13 @@ def _backend_refusal(backend: str, n_qubits: int, place: Place) -> str | None:
     device, index, double = place
     if backend == "reference":
         return None
-    if device != backend:
-        computes_on = {"cpu": "the CPU", "cuda": "GPUs"}[backend]
+    if device != ("cpu" if backend == "cpu" else "cuda"):
+        computes_on = "the CPU" if backend == "cpu" else "GPUs"
         return f"it computes on {computes_on}, the inputs are on {device}"
     if backend == "cuda":
         return cuda.cuda_refusal(n_qubits, torch.float64 if double else torch.float32, index)
+    if backend == "custatevec":
+        return custatevec.refusal(n_qubits, index)
     if n_qubits > MAX_NATIVE_QUBITS:
         return f"it takes at most {MAX_NATIVE_QUBITS} qubits, the circuit has {n_qubits}"
     available, reason = backends.native_status()
@@ -103,7 +107,11 @@ def _backend_refusal(backend: str, n_qubits: int, place: Place) -> str | None:
 
 def _choose_backend(n_qubits: int, place: Place, backend: str) -> tuple[str, list[tuple[str, str]]]:
     """The backend, and why not the others."""
-    refusals = {name: _backend_refusal(name, n_qubits, place) for name in BACKENDS[1:]}
+    refusals: dict[str, str | None] = {}
+    for name in BACKENDS[1:]:
+        # Loading cuStateVec takes seconds: only if it was asked for, or nothing before it can take the call.
+        idle = name == "custatevec" and backend != name and (backend != "auto" or None in refusals.values())
+        refusals[name] = None if idle else _backend_refusal(name, n_qubits, place)
     if backend == "auto":
         chosen = next(name for name, refusal in refusals.items() if refusal is None)
         why = f"{chosen} is faster"
@@ -158,8 +166,10 @@ def choose(circuits: tuple[str, ...], measurement: Measurement, place: Place, en
 def _choose(circuits: tuple[str, ...], measurement: Measurement, place: Place, engine: str, backend: str) -> Schedule:
     n_qubits = max(Program.from_text(lower(circuit, measurement)).n_qubits for circuit in circuits)
     chosen, _ = _choose_backend(n_qubits, place, backend)
-    if backend == "reference" and engine not in ("auto", "gate"):
-        raise RuntimeError(f"backend 'reference' refuses: it simulates gate by gate, engine {engine!r} was asked for")
+    if backend in ("reference", "custatevec") and engine not in ("auto", "gate"):
+        raise RuntimeError(f"backend {backend!r} refuses: it simulates gate by gate, engine {engine!r} was asked for")
+    if engine in ("auto", "gate") and chosen == "custatevec":
+        return ((CUSTATEVEC, (0.0, 0.0, 0.0)),)
     if engine in ("auto", "gate") and (backend == "reference" or n_qubits > _limit(place)):
         return ((REFERENCE, (0.0, 0.0, 0.0)),)
     # The other engines have no kernels for GPUs yet; if asked for by name they run there as plain torch.
@@ -203,7 +213,7 @@ def explain_choice(circuit: str, place: Place, engine: str, backend: str, sample
     chosen = scheduled(choose((circuit,), "expval", place, engine, backend), samples, sets)
     n_qubits = Program.from_text(lower(circuit, "expval")).n_qubits
     chosen_backend, reasons = _choose_backend(n_qubits, place, backend)
-    chosen = "gate" if chosen == REFERENCE else chosen
+    chosen = "gate" if chosen in (REFERENCE, CUSTATEVEC) else chosen
     found = []
     for name, cost in estimates(circuit, "expval").items():
         if not isinstance(cost, str):
@@ -216,7 +226,7 @@ def explain_choice(circuit: str, place: Place, engine: str, backend: str, sample
             reasons.append((name, f"{chosen} was asked for"))
         elif chosen_backend == "reference":
             reasons.append((name, "the reference simulates gate by gate"))
-        elif chosen_backend == "cuda":
+        elif chosen_backend in ("cuda", "custatevec"):
             reasons.append((name, "it has no kernels for GPUs"))
         else:
             reasons.append((name, f"{chosen} is cheaper for this batch"))

@@ -187,7 +187,7 @@ _ROTATIONS: dict[str, tuple[tuple[str, float], ...]] = {
     "cz": (("II", -PI / 2), ("ZI", PI / 2), ("IZ", PI / 2), ("ZZ", -PI / 2)),
 }
 # Each gate with an angle, likewise: (letters, factor of the angle).
-_PARAMETRIC: dict[str, tuple[tuple[str, float], ...]] = {
+PARAMETRIC: dict[str, tuple[tuple[str, float], ...]] = {
     "rx": (("X", 1.0),),
     "ry": (("Y", 1.0),),
     "rz": (("Z", 1.0),),
@@ -296,8 +296,8 @@ def to_rotations(circuit: Circuit, measurement: Measurement = "expval") -> Progr
             rotate("Z", Angle(-PI / 2), (target,))
             frame.apply(Gate("cx", gate.qubits))
             rotate("Z", Angle(PI / 2), (target,))
-        elif gate.name in _PARAMETRIC:
-            for letters, factor in _PARAMETRIC[gate.name]:
+        elif gate.name in PARAMETRIC:
+            for letters, factor in PARAMETRIC[gate.name]:
                 rotate(letters, gate.angles[0] * factor, gate.qubits)
         else:
             for letters, constant in _ROTATIONS[gate.name]:

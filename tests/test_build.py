@@ -97,6 +97,6 @@ def test_without_the_library_everything_works_and_says_so_once():
 
 
 def test_import_is_light():
-    optional = ["triton", "cupy", "matplotlib", "pennylane", "timm"]
+    optional = ["triton", "cuquantum", "cupy", "matplotlib", "pennylane", "timm"]
     done = run_python(f"import sys, hqfkernels; print([name for name in {optional} if name in sys.modules])")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

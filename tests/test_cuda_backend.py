@@ -9,7 +9,7 @@ import torch
 
 import hqfkernels as hqf
 from hqfkernels import ansatz, planner
-from hqfkernels.backends import cuda
+from hqfkernels.backends import cuda, custatevec
 from tests.test_build import run_python
 
 
@@ -89,6 +89,7 @@ def choice(n_qubits: int, double: bool = False, engine: str = "auto", backend: s
 
 def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (True, "there"))
+    monkeypatch.setattr(custatevec, "status", lambda index: (False, "not installed"))
     planner._choose.cache_clear()
     try:
         assert choice(4) == choice(13) == choice(12, double=True) == "gate"
@@ -108,6 +109,7 @@ def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch):
 
 def test_without_kernels_a_gpu_runs_plain_torch(monkeypatch):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (False, "no device"))
+    monkeypatch.setattr(custatevec, "status", lambda index: (False, "not installed"))
     planner._choose.cache_clear()
     try:
         plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10, 1)

@@ -125,7 +125,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "weights on another device": ({"weights": torch.zeros(2, device="meta")}, ValueError, "weights: .*cpu.*meta"),
     "unknown engine": ({"engine": "magic"}, ValueError, "engine: must be one of auto, gate.*'magic'"),
     "no engine": ({"engine": None}, ValueError, "engine: "),
-    "unknown backend": ({"backend": "tpu"}, ValueError, "backend: must be one of auto, cpu, cuda, reference, got"),
+    "unknown backend": (
+        {"backend": "tpu"},
+        ValueError,
+        "backend: must be one of auto, cpu, cuda, custatevec, reference, got",
+    ),
     "backend off its device": (
         {"inputs": torch.zeros(4, 3, device="meta"), "weights": torch.zeros(2, device="meta"), "backend": "cpu"},
         RuntimeError,

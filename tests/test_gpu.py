@@ -1,4 +1,4 @@
-"""The CUDA gate engine on a GPU against the plain-torch reference: ``pytest -m gpu``.
+"""The CUDA gate engine, and cuStateVec, on a GPU against the plain-torch reference: ``pytest -m gpu``.
 
 The operators are called directly, so that nothing but these kernels can have computed the results. Tests named small
 are the ones that bench/gpu_run.sh repeats under compute-sanitizer.
@@ -9,8 +9,10 @@ import math
 import pytest
 import torch
 
+import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
-from hqfkernels.backends import cuda
+from hqfkernels.backends import cuda, custatevec
+from hqfkernels.blocks import Blocks
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.reference import rotations
 from tests.test_gate_engine import layered, parameters, random_circuit
@@ -273,3 +275,121 @@ def test_bad_input_is_refused_and_the_context_stays_usable():
     with pytest.raises(RuntimeError):  # no device has 2^57 bytes
         run(text, torch.zeros(1, 3).cuda().expand(1 << 54, 3), weights.cuda().float())
     assert_agrees(circuit, inputs, weights)
+
+
+# --- cuStateVec -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def library() -> None:
+    if custatevec.load()[0] is None:
+        pytest.skip(custatevec.load()[1])
+    available, reason = custatevec.status()
+    assert available, reason
+
+
+def run_large(circuit, inputs, weights, measurement: Measurement = "expval", device="cuda"):
+    """Values and the gradients of their sum with fixed slopes, on the CPU in float64; with the dtypes they had."""
+    inputs, weights = (t.detach().to(device).requires_grad_() for t in (inputs, weights))
+    if device == "cpu":
+        compute = hqf.expval if measurement == "expval" else hqf.probs
+        values = compute(circuit, inputs, weights, backend="reference")
+    else:
+        text = Blocks.text_of(circuit.text, measurement)
+        values = torch.ops.hqfkernels.custatevec_forward(inputs, weights, text, 1, [])
+    slope = torch.randn(values.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grads = torch.autograd.grad((values * slope.to(values)).sum(), (inputs, weights), materialize_grads=True)
+    return [t.detach().cpu().double() for t in (values, *grads)]
+
+
+def assert_large_agrees(circuit, inputs, weights, measurement: Measurement = "expval"):
+    actual = run_large(circuit, inputs, weights, measurement)
+    expected = run_large(circuit, inputs.double(), weights.double(), measurement, "cpu")
+    limit = 1e-10 if inputs.dtype == torch.float64 else 2e-5
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, atol=limit * max(1.0, e.abs().max().item()), rtol=0)
+
+
+@pytest.mark.usefixtures("library")
+class TestCuStateVec:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("measurement", ["expval", "probs"])
+    @pytest.mark.parametrize("n_qubits", [4, 5, 8])
+    def test_random_circuits(self, n_qubits, measurement, dtype):
+        for seed in range(3):
+            circuit = with_every_z(random_circuit(10 * n_qubits + seed, n_qubits, 60, n_observables=8))
+            assert_large_agrees(circuit, *parameters(circuit, (9,), dtype=dtype), measurement)
+
+    @pytest.mark.parametrize(("n_qubits", "dtype"), [(13, torch.float64), (14, torch.float32), (17, torch.float32)])
+    def test_large_registers(self, n_qubits, dtype):
+        circuit = layered(n_qubits, 2).measure("Z" * n_qubits, "XYZ" + "I" * (n_qubits - 4) + "Y")
+        for q in range(n_qubits):
+            circuit.measure("I" * q + "Z" + "I" * (n_qubits - 1 - q))
+        assert_large_agrees(circuit, *parameters(circuit, (3,), dtype=dtype))
+
+    @pytest.mark.parametrize("groups", [(), (3,), (4, 1), (4, 3)])
+    def test_weight_groups(self, groups):
+        circuit = with_every_z(random_circuit(8, 6))
+        assert_large_agrees(circuit, *parameters(circuit, (4, 3), groups))
+
+    @pytest.mark.parametrize("measurement", ["expval", "probs"])
+    def test_amplitude_encoding(self, measurement):
+        circuit = random_circuit(3, 5, amplitudes=True)
+        assert_large_agrees(circuit, *parameters(circuit, (7,)), measurement)
+
+    def test_through_the_planner(self):
+        circuit = layered(14, 1)
+        inputs, weights = (t.cuda() for t in parameters(circuit, (4,), dtype=torch.float32))
+        assert hqf.explain(circuit, inputs, weights, engine="gate").backend == "custatevec"
+        expected = hqf.statevector(circuit, inputs.cpu(), weights.cpu(), backend="reference")
+        torch.testing.assert_close(hqf.statevector(circuit, inputs, weights).cpu(), expected, atol=1e-6, rtol=0)
+
+    def test_chunks_of_the_batch(self, monkeypatch):
+        circuit = with_every_z(random_circuit(9, 8))
+        inputs, weights = parameters(circuit, (7,))
+        whole = run_large(circuit, inputs, weights)
+        monkeypatch.setattr(custatevec.Session, "free_memory", lambda self: 0)
+        for part, one in zip(run_large(circuit, inputs, weights), whole, strict=True):
+            torch.testing.assert_close(part, one, atol=1e-12, rtol=0)
+
+    def test_results_are_reproducible(self):
+        circuit = layered(14, 2)
+        inputs, weights = parameters(circuit, (40,), dtype=torch.float32)
+        first = run_large(circuit, inputs, weights)
+        for _ in range(2):
+            assert all(torch.equal(a, b) for a, b in zip(first, run_large(circuit, inputs, weights), strict=True))
+
+    def test_another_stream(self):
+        circuit = layered(14, 2)
+        inputs, weights = (t.cuda() for t in parameters(circuit, (16,), dtype=torch.float32))
+        text = Blocks.text_of(circuit.text, "expval")
+        expected = torch.ops.hqfkernels.custatevec_forward(inputs + 1, weights, text, 1, [])
+        torch.cuda.synchronize()
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(20_000_000)
+            values = torch.ops.hqfkernels.custatevec_forward(inputs + 1, weights, text, 1, [])
+        side.synchronize()
+        assert torch.equal(values, expected)
+
+    @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+    def test_the_second_gpu(self):
+        circuit = layered(14, 1)
+        inputs, weights = parameters(circuit, (4,), dtype=torch.float32)
+        text = Blocks.text_of(circuit.text, "expval")
+        first, second = (
+            torch.ops.hqfkernels.custatevec_forward(inputs.to(d), weights.to(d), text, 1, []).cpu()
+            for d in ("cuda:0", "cuda:1")
+        )
+        torch.testing.assert_close(first, second)
+        assert torch.cuda.current_device() == 0
+
+    def test_the_context_outlives_a_lack_of_memory(self):
+        circuit = ansatz.angle_encoding(30)
+        free, _ = torch.cuda.mem_get_info()
+        held = torch.empty(max(0, free - 2**33), dtype=torch.uint8, device="cuda")
+        with pytest.raises(torch.OutOfMemoryError):
+            run_large(circuit, *parameters(circuit, (1,), dtype=torch.float64))
+        del held
+        small = with_every_z(random_circuit(8, 6))
+        assert_large_agrees(small, *parameters(small, (3,)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hqfkernels.blocks import Blocks
 from hqfkernels.circuit import Angle, Circuit, Gate
 from hqfkernels.program import Measurement, lower
 from hqfkernels.static import static
@@ -35,6 +36,25 @@ def forward(
     text = _program(circuit.text, measurement, as_inputs)
     result: Tensor = torch.ops.hqfkernels.gate_forward(inputs, weights, text, feature_dims, list(output_order))
     return result
+
+
+def forward_large(
+    circuit: Circuit,
+    inputs: Tensor,
+    weights: Tensor,
+    measurement: Measurement = "expval",
+    feature_dims: int = 1,
+    output_order: Sequence[int] = (),
+) -> Tensor:
+    """As `forward`, on a GPU by cuStateVec: for registers that its kernels cannot hold."""
+    text = _blocks(circuit.text, measurement)
+    result: Tensor = torch.ops.hqfkernels.custatevec_forward(inputs, weights, text, feature_dims, list(output_order))
+    return result
+
+
+@static
+def _blocks(circuit: str, measurement: Measurement) -> str:
+    return Blocks.text_of(circuit, measurement)
 
 
 @static

@@ -4,7 +4,9 @@ Native libraries register faster implementations of the same schemas (`hqfkernel
 checked: `hqfkernels.functional` does that. An engine maps inputs, and parameters that the batch shares, to outputs:
 
 - ``gate``: ``text`` is that of a `hqfkernels.program.Program`, the parameters are the weights;
-- ``fourier``: ``text`` is that of a `hqfkernels.series.Series`, whose parameters they are.
+- ``fourier``: ``text`` is that of a `hqfkernels.series.Series`, whose parameters they are;
+- ``custatevec``, the gate engine for registers that its kernels on GPUs cannot hold: ``text`` is that of
+  `hqfkernels.blocks.Blocks`, the parameters are the weights. Implemented by cuStateVec alone: it refuses other devices.
 
 ``<engine>_forward(inputs, parameters, text, feature_dims, output_order)``
     inputs (*batch, *features) with ``feature_dims`` trailing feature dimensions, float64/32/16 or bfloat16, any
@@ -33,12 +35,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from hqfkernels.backends.custatevec import gate as custatevec
+from hqfkernels.blocks import Blocks
 from hqfkernels.program import Program
 from hqfkernels.propagation import Propagation
 from hqfkernels.reference import propagation, rotations, series
 from hqfkernels.series import Series
 
-_Recipe = TypeVar("_Recipe", Program, Series)
+_Recipe = TypeVar("_Recipe", Program, Series, Blocks)
 
 
 class _Reference(Protocol):
@@ -214,6 +218,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
 
 _declare("gate", Program, rotations)
 _declare("fourier", Series, series)
+_declare("custatevec", Blocks, custatevec)
 
 torch.library.define("hqfkernels::propagation_forward", "(Tensor weights, str text) -> Tensor")
 torch.library.define("hqfkernels::propagation_backward", "(Tensor grad, Tensor weights, str text) -> Tensor")

@@ -62,7 +62,7 @@ def statevector(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
             size = 2 ** len(gate.qubits)
             state = _apply(state, zero.new_tensor(gate.matrix).reshape(size, size), gate.qubits, n)
         else:
-            state = _apply(state, _matrix(gate.name, angles, zero), gate.qubits, n)
+            state = _apply(state, gate_matrix(gate.name, angles, zero), gate.qubits, n)
     return state.reshape(*batch, 2**n)
 
 
@@ -98,17 +98,17 @@ def _angle(angle: Angle, inputs: Tensor, weights: Tensor) -> Tensor:
     return value
 
 
-def _matrix(name: str, angles: list[Tensor], like: Tensor) -> Tensor:
+def gate_matrix(name: str, angles: list[Tensor], like: Tensor) -> Tensor:
     """The gate as (..., 2**k, 2**k) with the dtype and device of ``like``; a gate's first qubit is the high bit."""
     if name in _CONSTANT:
         return like.new_tensor(_CONSTANT[name])
     zero, one = like.new_tensor(_ZERO), like.new_tensor(_ONE)
     if name.startswith("c"):
-        return torch.kron(zero, zero + one) + torch.kron(one, _matrix(name[1:], angles, like))
+        return torch.kron(zero, zero + one) + torch.kron(one, gate_matrix(name[1:], angles, like))
     if name == "p":
         return zero + torch.exp(1j * angles[0])[..., None, None] * one
     if name == "rot":
-        first, second, third = (_matrix(n, [a], like) for n, a in zip(("rz", "ry", "rz"), angles, strict=True))
+        first, second, third = (gate_matrix(n, [a], like) for n, a in zip(("rz", "ry", "rz"), angles, strict=True))
         return third @ second @ first
     # What is left is exp(-i angle P / 2) with P spelled by the letters after the r: rx, ry, rz, rxx, ryy, rzz.
     pauli = reduce(torch.kron, [like.new_tensor(_CONSTANT[letter]) for letter in name[1:]])
