@@ -89,8 +89,8 @@ def _limit(place: Place) -> int:
     return MAX_NATIVE_QUBITS
 
 
-def _backend_refusal(backend: str, n_qubits: int, place: Place) -> str | None:
-    """Why ``backend`` cannot take the call, or None if it can."""
+def _backend_refusal(backend: str, n_qubits: int, place: Place, by_name: bool) -> str | None:
+    """Why ``backend`` cannot take the call, or does not unless it is asked for by name; None if it does."""
     device, index, double = place
     if backend == "reference":
         return None
@@ -100,6 +100,8 @@ def _backend_refusal(backend: str, n_qubits: int, place: Place) -> str | None:
     if backend == "cuda":
         return cuda.cuda_refusal(n_qubits, torch.float64 if double else torch.float32, index)
     if backend == "custatevec":
+        if not by_name and n_qubits <= _limit(place):  # said without loading it, which takes seconds
+            return f"it is for registers of more than {_limit(place)} qubits, unless it is asked for by name"
         return custatevec.refusal(n_qubits, index)
     if n_qubits > MAX_NATIVE_QUBITS:
         return f"it takes at most {MAX_NATIVE_QUBITS} qubits, the circuit has {n_qubits}"
@@ -120,11 +122,8 @@ def _triton_refusal(circuits: tuple[str, ...], measurement: Measurement, place: 
 
 def _choose_backend(n_qubits: int, place: Place, backend: str) -> tuple[str, list[tuple[str, str]]]:
     """The backend of simulations, and why not the others."""
-    refusals: dict[str, str | None] = {}
-    for name in ("cpu", "cuda", "custatevec", "reference"):
-        # Loading cuStateVec takes seconds: only if it was asked for, or nothing before it can take the call.
-        idle = name == "custatevec" and backend != name and (backend != "auto" or None in refusals.values())
-        refusals[name] = None if idle else _backend_refusal(name, n_qubits, place)
+    names = [name for name in BACKENDS[1:] if name != "triton"]
+    refusals = {name: _backend_refusal(name, n_qubits, place, name == backend) for name in names}
     if backend == "auto":
         chosen = next(name for name, refusal in refusals.items() if refusal is None)
         why = f"{chosen} is faster"
