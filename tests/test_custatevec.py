@@ -399,7 +399,7 @@ def test_the_planner_takes_it_for_large_registers(monkeypatch, available):
         assert "at most 13 qubits" in dict(plan.reasons)["cuda"]
         if available:
             assert choice(4, backend="custatevec") == large
-            with pytest.raises(RuntimeError, match="simulates gate by gate, engine 'fourier' was asked for"):
+            with pytest.raises(RuntimeError, match="carries the gate engine, 'fourier' was asked for"):
                 choice(14, engine="fourier", backend="custatevec")
             with pytest.raises(RuntimeError, match="'custatevec' refuses: it takes at least 4 qubits"):
                 choice(3, backend="custatevec")
