@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("threads")
 
 ELSEWHERE = {"docs/interop.md", "docs/hqfnet.md", "docs/tutorials/geotiff.md"}
 HERE = {
-    "README.md", "docs/index.md", "docs/install.md", "docs/conventions.md", "docs/layers.md",
+    "README.md", "docs/index.md", "docs/install.md", "docs/conventions.md", "docs/layers.md", "docs/adding_an_op.md",
     "docs/tutorials/quanvolution.md", "docs/tutorials/classifier.md",
 }  # fmt: skip
 
@@ -68,6 +68,12 @@ def test_layers():
     assert names["routed"].shape == (2, 8, 64, 64)
     few = torch.randn(5, 8, 64, 64)
     assert torch.equal(names["program"].module()(few), names["plain"](few))
+
+
+def test_adding_an_operator():
+    names = pages.run("docs/adding_an_op.md")  # it checks itself (opcheck)
+    expected = (names["a"] * names["b"]).sum(-1)
+    torch.testing.assert_close(torch.ops.example.overlap(names["a"], names["b"]), expected)
 
 
 def test_quanvolution(capsys):
