@@ -1,5 +1,7 @@
 """The report for bug reports: what it tells, and that nothing keeps it from being printed."""
 
+import importlib
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -29,9 +31,9 @@ def test_a_fact_that_cannot_be_found_out_is_a_line(monkeypatch):
         raise OSError(f"{name}:\n  invalid ELF header")
 
     healthy = env_report.report().splitlines()
-    monkeypatch.setattr(env_report.importlib, "import_module", broken)
-    monkeypatch.setattr(env_report.importlib.metadata, "distributions", lambda: [][0])
-    monkeypatch.setattr(env_report.subprocess, "run", broken)
+    monkeypatch.setattr(importlib, "import_module", broken)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [][0])
+    monkeypatch.setattr(subprocess, "run", broken)
     lines = env_report.report().splitlines()
     assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in healthy]
     assert "backend cpu:      OSError: hqfkernels.backends: invalid ELF header" in lines
