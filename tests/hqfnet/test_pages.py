@@ -16,7 +16,7 @@ def test_geotiff(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def shell(line: str) -> None:
-        words = shlex.split(line)
+        words = shlex.split(line.replace("\\\n", " "))
         assert words[0] == "hqfnet"
         monkeypatch.setattr(sys, "argv", words)
         main()
