@@ -1,7 +1,7 @@
 """What a bug report needs to know of a machine: ``python -m hqfkernels.env_report`` prints it.
 
-Every fact is asked for by itself, so that what is broken becomes a line and hides nothing else. Optional packages are
-looked up, not imported.
+Every fact is asked for by itself, so that what is broken becomes a line and hides nothing else. Versions of packages are
+looked up without importing them.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def report() -> str:
         ("its library", lambda: _module("hqfkernels._C").build_info()),
         ("backend cuda", lambda: _status(_module("hqfkernels.backends.cuda").cuda_status())),
         ("its library", lambda: _module("hqfkernels._cuda").build_info()),
+        ("backend triton", lambda: _status(_module("hqfkernels.backends.triton").triton_status())),
         ("environment", _environment),
     ]
     return "\n".join(f"{name + ':':<17} {_answer(ask)}" for name, ask in facts)
