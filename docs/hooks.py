@@ -13,9 +13,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
-    "CHANGELOG.md": "changelog.md",
-    "CONTRIBUTING.md": "contributing.md",
-    **{f"bench/results/{path.name}": f"results/{path.name}" for path in (ROOT / "bench" / "results").iterdir()},
+    **{path.name: path.name.lower() for path in ROOT.glob("*.md") if path.name != "README.md"},
+    **{f"bench/results/{path.name}": f"results/{path.name}" for path in ROOT.glob("bench/results/*") if path.is_file()},
 }
 """Path in the repository -> path in the site."""
 

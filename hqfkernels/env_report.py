@@ -1,7 +1,7 @@
 """What a bug report needs to know of a machine: ``python -m hqfkernels.env_report`` prints it.
 
-Every fact is asked for by itself, so that what is broken becomes a line and hides nothing else. Versions of packages are
-looked up without importing them.
+Every fact is asked for by itself, so that what is broken becomes a line and hides nothing else. Versions of packages
+are looked up without importing them.
 """
 
 from __future__ import annotations
