@@ -39,10 +39,11 @@ def report() -> str:
         ("its library", lambda: _module("hqfkernels._C").build_info()),
         ("backend cuda", lambda: _status(_module("hqfkernels.backends.cuda").cuda_status())),
         ("its library", lambda: _module("hqfkernels._cuda").build_info()),
+        ("backend custatevec", lambda: _status(_module("hqfkernels.backends.custatevec").status())),
         ("backend triton", lambda: _status(_module("hqfkernels.backends.triton").triton_status())),
         ("environment", _environment),
     ]
-    return "\n".join(f"{name + ':':<17} {_answer(ask)}" for name, ask in facts)
+    return "\n".join(f"{name + ':':<20} {_answer(ask)}" for name, ask in facts)
 
 
 def _answer(ask: Callable[[], object]) -> str:

@@ -36,8 +36,8 @@ def test_a_fact_that_cannot_be_found_out_is_a_line(monkeypatch):
     monkeypatch.setattr(subprocess, "run", broken)
     lines = env_report.report().splitlines()
     assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in healthy]
-    assert "backend cpu:      OSError: hqfkernels.backends: invalid ELF header" in lines
-    assert "torch:            IndexError: list index out of range" in lines
+    assert "backend cpu:         OSError: hqfkernels.backends: invalid ELF header" in lines
+    assert "torch:               IndexError: list index out of range" in lines
 
 
 def test_it_is_printed_where_the_package_cannot_be_imported(tmp_path: Path):
