@@ -6,6 +6,9 @@ in the triton package): how often some instructions stand there. From the emulat
 circuit: additions and multiplications, and numbers exchanged through shared memory. From the shapes: bytes of inputs,
 outputs and their gradients. `Floor` turns these into the least time that a circuit can take on an H200.
 
+Triton's kernels, compiled ahead of time for compute capabilities 8.0 and 9.0, are counted by their source: operations
+on single numbers where terms are written out, and those of matrix products.
+
 It ends with status 1 if a kernel spills registers.
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import os
 import re
 import shutil
@@ -29,12 +33,16 @@ from typing import Any
 import torch
 
 from bench.cases import Case
+from hqfkernels.engines.fourier import series
 from hqfkernels.program import Program, lower
 from tests.emulation import Emulation
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "bench" / "results" / "gpu_static.csv"
 ARCHITECTURES = ("80", "90", "100")
+TRITON_ARCHITECTURES = ("80", "90")
+CONTRACTIONS = ((4, 2), (6, 2), (8, 2), (4, 6), (6, 6))
+"""Qubits and layers: the first three have few terms, the others all."""
 
 # The kernels of csrc/cuda/circuits.cu, as CMakeLists.txt has them, and sizes (qubits, layers) that run on them.
 CIRCUITS = {
@@ -58,13 +66,17 @@ class Floor:
     bandwidth: float = 4.3e12
     operations: float = 60e12
     words: float = 132 * 32 * 1.755e9
+    products: float = 494e12  # in TensorFloat-32
 
-    def nanoseconds(self, number_bytes: int, moved: int, operations: int, exchanged: int) -> tuple[float, str]:
+    def nanoseconds(
+        self, number_bytes: int, moved: int, operations: int, exchanged: int, products: int = 0
+    ) -> tuple[float, str]:
         """The time of the slowest part, and which it is."""
         times = {
             "memory": moved / self.bandwidth,
             "arithmetic": operations * (number_bytes // 4) / self.operations,
             "shared memory": exchanged * (number_bytes // 4) / self.words,
+            "matrix products": products / self.products,
         }
         limit = max(times, key=times.__getitem__)
         return times[limit] * 1e9, limit
@@ -259,12 +271,133 @@ def weight_rows(architecture: str) -> Iterator[Row]:
         yield Row(f"weights {name}", direction, f"sm_{architecture}", **_report(compiled))
 
 
+def compile_triton(kernel: Any, architecture: str, signature: dict[str, str], **options: Any) -> tuple[Compiled, int]:
+    """Compiles a Triton kernel for one architecture; also the shared memory that it asks for when it is launched.
+
+    Args:
+        kernel: the function; arguments in capitals are constants.
+        architecture: compute capability, such as "90".
+        signature: types of the other arguments; pointers are taken as aligned to 16 bytes.
+        options: ``num_warps`` and the constants.
+    """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    names = list(kernel.arg_names)
+    constants = {(names.index(name),): value for name, value in options.items() if name in names}
+    types = signature | {names[k]: "constexpr" for (k,) in constants}
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name, kind in signature.items() if kind[0] == "*"}
+    built = compile(
+        ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned),
+        target=GPUTarget("cuda", int(architecture), 32),
+        options={"num_warps": options["num_warps"], "enable_fp_fusion": True},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        text, target = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
+        text.write_text(built.asm["ptx"])
+        name = re.search(r"\.target (sm_\w+)", built.asm["ptx"])
+        assert name is not None
+        for assembler in Path(sys.modules["triton"].__file__ or "").parent.glob("backends/nvidia/bin/ptxas*"):
+            done = subprocess.run(
+                [str(assembler), "-v", f"-arch={name[1]}", str(text), "-o", str(target)], capture_output=True, text=True
+            )
+            if done.returncode == 0:
+                return next(_read_report(done.stderr, _instructions(target))), built.metadata.shared
+        raise RuntimeError(f"no assembler took the kernel:\n{done.stderr}")
+
+
+def contraction_rows(architecture: str, sizes: Iterable[tuple[int, int]] = CONTRACTIONS) -> Iterator[Row]:
+    """Rows of Triton's contractions of the family's polynomials."""
+    from hqfkernels.backends.triton import contraction, source
+
+    pointers = dict.fromkeys(("inputs", "prepared", "outputs", "grads", "partial"), "*fp32")
+    signature = {"table": "*i64", **pointers, **dict.fromkeys(("n_samples", "n_prepared", "begin"), "i32")}
+    for n, layers in sizes:
+        found = series((Case(n, layers, 1).circuit().text,), "expval")
+        width = 4 if n % 4 == 0 else 2
+        place = source.Place(1, 0, (width,) * 3, double=False, wide=False, precision="tf32x3")
+        for direction in ("forward", "backward"):
+            pieces = source.pieces(found, direction == "forward")
+            for number, piece in enumerate(pieces):
+                kernels: tuple[source.Kernel, ...]
+                if direction == "forward":
+                    kernels = (source.forward(found, piece, place),)
+                else:
+                    kernels = source.backward(found, piece, place, number > 0)
+                for part, kernel in enumerate(kernels):
+                    compiled, shared = compile_triton(
+                        contraction.compiled(kernel.source),
+                        architecture,
+                        signature,
+                        BLOCK=kernel.block,
+                        num_warps=kernel.warps,
+                    )
+                    way = "products" if piece.dense else "written"
+                    parts = f" {number * len(kernels) + part + 1}/{len(pieces) * len(kernels)}"
+                    name = f"contraction {way}{parts if len(pieces) * len(kernels) > 1 else ''}"
+                    moved = (2 if direction == "forward" else 3 + (number > 0) - (part > 0)) * 4 * n
+                    products = 6 * source.matrix_work(found, piece) * (1 if direction == "forward" or part else 2)
+                    operations = _written_operations(kernel.source) if not piece.dense else 0
+                    floor, limit = Floor().nanoseconds(4, moved, operations, 0, products)
+                    yield Row(
+                        name,
+                        direction,
+                        f"sm_{architecture}",
+                        f"n={n} L={layers}",
+                        **_report(compiled),
+                        shared_bytes_exchange=shared,
+                        bytes_per_circuit=moved,
+                        operations_per_circuit=operations + products,
+                        floor_ns_per_circuit=float(f"{floor:.3g}"),
+                        limited_by=limit,
+                    )
+
+
+def _written_operations(text: str) -> int:
+    """Additions and multiplications of one sample in a kernel whose terms are written out, 38 for a sine and cosine."""
+    lines = [line.strip() for line in text.splitlines()]
+    own = [line for line in lines if re.match(r"(m\d|dm\d|value|inner|along|sum\d+ \+=|slope|angle)", line)]
+    return sum(len(re.findall(r" [*+-]=? ", line)) for line in own) + 38 * text.count("= sincos(")
+
+
+def helper_rows(architecture: str) -> Iterator[Row]:
+    """Rows of Triton's kernels that run once a call."""
+    from hqfkernels.backends.triton import device, propagation
+
+    whole = {"steps": "*i32", "words": "*i32", "factors": "*fp64", "waves": "*fp64", "numbers": "*fp64"}
+    counts = dict.fromkeys(("n_steps", "n_turns", "size"), "i32")
+    kernels: list[tuple[str, Any, dict[str, str], int]] = [
+        (
+            "prepare",
+            device.prepare,
+            {"parameters": "*fp64", "prepared": "*fp32", "sources": "*i32", "n_parameters": "i32", "n_prepared": "i32"},
+            128,
+        ),
+        (
+            "collect",
+            device.collect,
+            {"partial": "*fp32", "grads": "*fp64", "sources": "*i32"}
+            | dict.fromkeys(("n_programs", "n_slots", "n_parameters"), "i32"),
+            32,
+        ),
+        ("propagate", propagation.propagate, whole | counts, 128),
+        ("propagate_back", propagation.propagate_back, whole | {"slopes": "*fp64", "grads": "*fp64"} | counts, 128),
+    ]
+    for name, kernel, signature, block in kernels:
+        compiled, shared = compile_triton(kernel, architecture, signature, BLOCK=block, num_warps=4)
+        direction = "backward" if name in ("collect", "propagate_back") else "both"
+        yield Row(name, direction, f"sm_{architecture}", **_report(compiled), shared_bytes_exchange=shared)
+
+
 def rows(architectures: Iterable[str], kernels: Iterable[str] = CIRCUITS) -> Iterator[Row]:
-    """All rows, as they are compiled."""
+    """All rows, as they are compiled; those of Triton's kernels where it is installed."""
     for architecture in architectures:
         for kernel in kernels:
             yield from circuit_rows(kernel, architecture)
         yield from weight_rows(architecture)
+        if architecture in TRITON_ARCHITECTURES and importlib.util.find_spec("triton") is not None:
+            yield from contraction_rows(architecture)
+            yield from helper_rows(architecture)
 
 
 def spilling(table: Iterable[Row]) -> list[str]:

@@ -184,6 +184,14 @@ class _Table:
                 yield (chunk * self.rows + b) * self.width + column + a
 
 
+def matrix_work(series: Series, piece: Piece) -> int:
+    """Multiply-adds of one matrix product over all chunks, for a sample; 0 for a piece without."""
+    if not piece.dense:
+        return 0
+    table = _Table(series.members[piece.terms[0][0]])
+    return table.rows * table.columns
+
+
 # --- the common parts of kernels ------------------------------------------------------------------------------------
 
 _HEAD = """\
