@@ -1,0 +1,163 @@
+"""Checks peers against the reference and times them in alternating rounds.
+
+`measure` gives the entry of one case in a result; a name is in `failures` or in the two fields before it.
+
+| field | meaning |
+| --- | --- |
+| `n`, `layers`, `batch` | the case |
+| `microseconds_per_circuit` | name -> a reading per round; reading k of all was taken in round k, one after another |
+| `how` | name -> `form`, `batch`, `memory`, `refused` |
+| `form` | the fastest of the adapter's forms, the one that was timed |
+| `batch` | circuits in a step: fewer than the case's where these would exceed the budget |
+| `memory` | bytes at the peak of a step above those after imports (`bench.peers.worker`), or null |
+| `refused` | forms that could not be tried -> their messages |
+| `failures` | name -> `why`: "refused" or "disagrees", and `message` |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.cases import Case, Step
+from bench.compare import SHORTEST, progress
+from bench.peers import environments
+from bench.peers.client import Client, PeerError
+from bench.peers.registry import Peer
+from bench.peers.worker import RESULTS
+
+PROBE = 8
+"""Circuits that tell the time per circuit where it does not depend on the batch."""
+TRIALS = 3
+"""Readings of each of several forms, by the least of which one is chosen."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        rounds: readings of each peer.
+        threads: of each peer.
+        budget: seconds of a step above which a smaller batch is taken.
+        patience: seconds to wait for any one answer of a peer.
+        environments: folder of the peers' environments.
+    """
+
+    rounds: int
+    threads: int
+    budget: float
+    patience: float
+    environments: Path
+
+
+@dataclass
+class Ready:
+    """A peer that has been built and checked for a case."""
+
+    client: Client
+    case: Case
+    form: str
+    seconds: float
+    memory: int | None
+    refused: dict[str, str]
+
+    def read(self, patience: float) -> float:
+        """Microseconds per circuit."""
+        repeats = max(1, round(SHORTEST / self.seconds))
+        return self.client.ask("time", patience, form=self.form, repeats=repeats)["seconds"] / self.case.batch * 1e6
+
+
+@lru_cache(maxsize=1)
+def _expected(case: Case) -> Step:
+    return Step.of(case)
+
+
+def _build(client: Client, peer: Peer, case: Case, patience: float) -> Ready:
+    """Builds all forms of a peer, checks them and chooses the fastest."""
+    step = _expected(case)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "inputs.npy", step.inputs.detach().numpy())
+        np.save(folder / "weights.npy", step.weights.detach().numpy().reshape(case.layers, case.n, 2))
+        files = {what: str(folder / f"{what}.npy") for what in ("inputs", "weights")}
+        forms = client.ask("build", patience, adapter=peer.adapter, **files)["forms"]
+        built: list[Ready] = []
+        refused = {}
+        for form in forms:
+            try:
+                answer = client.ask("run", patience, form=form, folder=str(folder))
+            except PeerError as error:
+                refused[form] = str(error)
+                continue
+            values, input_grads, weight_grads = (torch.from_numpy(np.load(folder / file)) for file in RESULTS)
+            step.check_results(f"{peer.name} ({form})", (values, input_grads, weight_grads.flatten()))
+            ready = Ready(client, case, form, answer["seconds"], answer["memory"], refused)
+            if len(forms) > 1:
+                ready.seconds = min(ready.read(patience) for _ in range(TRIALS)) * case.batch / 1e6
+            built.append(ready)
+    if not built:
+        raise PeerError("; ".join(f"{form}: {message}" for form, message in refused.items()))
+    return min(built, key=lambda ready: ready.seconds)
+
+
+def prepare(client: Client, peer: Peer, case: Case, settings: Settings) -> Ready:
+    """Builds a peer with the case's batch, or with the part of it, a power of two, that keeps to the budget."""
+    first = case if peer.batched else dataclasses.replace(case, batch=min(PROBE, case.batch))
+    ready = _build(client, peer, first, settings.patience)
+    circuits = settings.budget / ready.seconds * first.batch
+    batch = case.batch if circuits >= case.batch else 2 ** int(np.log2(max(1, circuits)))
+    if batch == first.batch:
+        return ready
+    return _build(client, peer, dataclasses.replace(case, batch=batch), settings.patience)
+
+
+def measure(case: Case, peers: list[Peer], settings: Settings) -> dict[str, Any]:
+    """Times ``peers`` on a case; one that fails is reported and does not stop the others."""
+    ready: dict[str, Ready] = {}
+    readings: dict[str, list[float]] = {}
+    failures: dict[str, dict[str, str]] = {}
+
+    def fail(peer: str, why: str, error: Exception) -> None:
+        failures[peer] = {"why": why, "message": str(error)}
+        ready.pop(peer, None)
+        readings.pop(peer, None)
+        if peer in clients:
+            clients[peer].close()
+
+    clients: dict[str, Client] = {}
+    with ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for peer in peers:
+            progress(f"{case}: checking {peer.name}")
+            python = environments.python(peer.environment, settings.environments)
+            client = stack.enter_context(Client(python, settings.threads, logs / f"{len(clients)}.log"))
+            clients[peer.name] = client
+            try:
+                ready[peer.name] = prepare(client, peer, case, settings)
+            except PeerError as error:
+                fail(peer.name, "refused", error)
+            except AssertionError as error:
+                fail(peer.name, "disagrees", error)
+        readings |= {name: [] for name in ready}
+        for r in range(settings.rounds):
+            progress(f"{case}: round {r + 1} of {settings.rounds}")
+            for name in list(ready):
+                try:
+                    readings[name].append(ready[name].read(settings.patience))
+                except PeerError as error:
+                    fail(name, "refused", error)
+    progress("")
+    how = {
+        name: {"form": r.form, "batch": r.case.batch, "memory": r.memory, "refused": r.refused}
+        for name, r in ready.items()
+    }
+    return dataclasses.asdict(case) | {"microseconds_per_circuit": readings, "how": how, "failures": failures}
