@@ -82,10 +82,10 @@ def test_a_slow_peer_gets_the_batch_that_the_budget_allows(tmp_path: Path) -> No
 def test_a_worker_that_does_not_answer_is_ended(tmp_path: Path) -> None:
     for name in ("inputs", "weights"):
         np.save(tmp_path / f"{name}.npy", np.zeros((1, 2), "float32"))
-    with Client(Path(sys.executable), 1, tmp_path / "log") as client:
+    with Client(Path(sys.executable), 1) as client:
         files = {name: str(tmp_path / f"{name}.npy") for name in ("inputs", "weights")}
         assert client.ask("build", 20, adapter="tests.fake_peers:sleeps", **files) == {"forms": ["sleep"]}
-        with pytest.raises(PeerError, match=r"no answer in 0.1 s"):
+        with pytest.raises(PeerError, match=r"no answer to 'run' in 0.1 s"):
             client.ask("run", 0.1, form="sleep", folder=str(tmp_path))
     assert client.process.returncode is not None
 

@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +46,16 @@ QUICK_BATCH = 256
 def set_up(peers: list[Peer], settings: Settings) -> dict[str, dict[str, Any]]:
     """Installs what is missing; for each peer its `versions`, or the `error` that keeps it from running."""
     found: dict[str | None, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for environment in dict.fromkeys(peer.environment for peer in peers):
-            progress(f"environment {environment or 'of the project'}")
-            try:
-                if environment:
-                    environments.install(environment, settings.environments)
-                python = environments.python(environment, settings.environments)
-                with Client(python, settings.threads, Path(folder, "log")) as client:
-                    versions = client.ask("versions", settings.patience, packages=environments.packages(environment))
-                    found[environment] = {"versions": versions}
-            except PeerError as error:
-                found[environment] = {"error": str(error)}
+    for environment in dict.fromkeys(peer.environment for peer in peers):
+        progress(f"environment {environment or 'of the project'}")
+        try:
+            if environment:
+                environments.install(environment, settings.environments)
+            with Client(environments.python(environment, settings.environments), settings.threads) as client:
+                versions = client.ask("versions", settings.patience, packages=environments.packages(environment))
+                found[environment] = {"versions": versions}
+        except PeerError as error:
+            found[environment] = {"error": str(error)}
     progress("")
     return {peer.name: found[peer.environment] for peer in peers}
 

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -21,29 +22,28 @@ class PeerError(RuntimeError):
 
 
 class Client:
-    """Starts a worker with ``python``, on ``threads`` threads; what it writes to standard error goes to ``log``."""
+    """Starts a worker with ``python``, on ``threads`` threads."""
 
-    def __init__(self, python: Path, threads: int, log: Path) -> None:
-        self.log = log
+    def __init__(self, python: Path, threads: int) -> None:
         variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        with log.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [python, "-m", "bench.peers.worker", str(threads)],
-                cwd=ROOT,
-                env=os.environ | {name: str(threads) for name in variables},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,  # a group of its own, so that processes that the peer starts end with it
-                text=True,
-            )
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - its standard error, closed by `close`
+        self.process = subprocess.Popen(
+            [python, "-m", "bench.peers.worker", str(threads)],
+            cwd=ROOT,
+            env=os.environ | {name: str(threads) for name in variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            start_new_session=True,  # a group of its own, so that processes that the peer starts end with it
+            text=True,
+        )
 
     def ask(self, do: str, patience: float, **arguments: Any) -> dict[str, Any]:
         """The answer to a request; a `PeerError` if it is an error or does not come in ``patience`` seconds."""
         assert self.process.stdin
         try:
             print(json.dumps({"do": do, **arguments}), file=self.process.stdin, flush=True)
-            line = self._line(patience)
+            line = self._line(do, patience)
         except BrokenPipeError:
             line = ""
         if not line:
@@ -53,7 +53,7 @@ class Client:
             raise PeerError(answer["error"])
         return answer
 
-    def _line(self, patience: float) -> str:
+    def _line(self, do: str, patience: float) -> str:
         """The next line of the worker's; "" if it has ended."""
         assert self.process.stdout
         deadline = time.monotonic() + patience
@@ -61,21 +61,25 @@ class Client:
             if self.process.poll() is not None:  # a process that it started may still hold the pipe open
                 return ""
             if time.monotonic() > deadline:
-                raise PeerError(f"no answer in {patience:g} s")
+                raise PeerError(f"no answer to {do!r} in {patience:g} s")
         return self.process.stdout.readline()
 
     def _ending(self) -> str:
         code = self.process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        last = self.log.read_text().strip().splitlines()[-1:]
+        self.log.seek(0)
+        last = self.log.read().strip().splitlines()[-1:]
         return f"the process ended with {how}" + "".join(f": {line}" for line in last)
 
     def close(self) -> None:
-        """Ends the worker and what it has started."""
+        """Ends the worker and what it has started; a second time it does nothing."""
+        assert self.process.stdout
+        if self.process.stdout.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.process.stdin, self.process.stdout, self.log):
             assert pipe
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -109,55 +110,54 @@ def _build(client: Client, peer: Peer, case: Case, patience: float) -> Ready:
     return min(built, key=lambda ready: ready.seconds)
 
 
-def prepare(client: Client, peer: Peer, case: Case, settings: Settings) -> Ready:
-    """Builds a peer with the case's batch, or with the part of it, a power of two, that keeps to the budget."""
+def prepare(start: Callable[[], Client], peer: Peer, case: Case, settings: Settings) -> Ready:
+    """Builds a peer with the case's batch, or with the part of it, a power of two, that keeps to the budget.
+
+    Another batch is built in a new process, for whose memory the first one's does not count.
+    """
     first = case if peer.batched else dataclasses.replace(case, batch=min(PROBE, case.batch))
-    ready = _build(client, peer, first, settings.patience)
+    ready = _build(start(), peer, first, settings.patience)
     circuits = settings.budget / ready.seconds * first.batch
     batch = case.batch if circuits >= case.batch else 2 ** int(np.log2(max(1, circuits)))
     if batch == first.batch:
         return ready
-    return _build(client, peer, dataclasses.replace(case, batch=batch), settings.patience)
+    ready.client.close()
+    return _build(start(), peer, dataclasses.replace(case, batch=batch), settings.patience)
 
 
 def measure(case: Case, peers: list[Peer], settings: Settings) -> dict[str, Any]:
     """Times ``peers`` on a case; one that fails is reported and does not stop the others."""
     ready: dict[str, Ready] = {}
-    readings: dict[str, list[float]] = {}
     failures: dict[str, dict[str, str]] = {}
-
-    def fail(peer: str, why: str, error: Exception) -> None:
-        failures[peer] = {"why": why, "message": str(error)}
-        ready.pop(peer, None)
-        readings.pop(peer, None)
-        if peer in clients:
-            clients[peer].close()
-
-    clients: dict[str, Client] = {}
-    with ExitStack() as stack:
-        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with ExitStack() as running:
         for peer in peers:
             progress(f"{case}: checking {peer.name}")
             python = environments.python(peer.environment, settings.environments)
-            client = stack.enter_context(Client(python, settings.threads, logs / f"{len(clients)}.log"))
-            clients[peer.name] = client
             try:
-                ready[peer.name] = prepare(client, peer, case, settings)
+                with ExitStack() as clients:
+
+                    def start(python: Path = python, clients: ExitStack = clients) -> Client:
+                        return clients.enter_context(Client(python, settings.threads))
+
+                    ready[peer.name] = prepare(start, peer, case, settings)
+                    running.push(clients.pop_all())  # those that raise are ended at once
             except PeerError as error:
-                fail(peer.name, "refused", error)
+                failures[peer.name] = {"why": "refused", "message": str(error)}
             except AssertionError as error:
-                fail(peer.name, "disagrees", error)
-        readings |= {name: [] for name in ready}
+                failures[peer.name] = {"why": "disagrees", "message": str(error)}
+        readings: dict[str, list[float]] = {name: [] for name in ready}
         for r in range(settings.rounds):
             progress(f"{case}: round {r + 1} of {settings.rounds}")
-            for name in list(ready):
+            for name in list(readings):
                 try:
                     readings[name].append(ready[name].read(settings.patience))
                 except PeerError as error:
-                    fail(name, "refused", error)
+                    failures[name] = {"why": "refused", "message": str(error)}
+                    del readings[name]
+                    ready[name].client.close()
     progress("")
-    how = {
-        name: {"form": r.form, "batch": r.case.batch, "memory": r.memory, "refused": r.refused}
-        for name, r in ready.items()
-    }
+    how = {}
+    for name in readings:
+        used = ready[name]
+        how[name] = {"form": used.form, "batch": used.case.batch, "memory": used.memory, "refused": used.refused}
     return dataclasses.asdict(case) | {"microseconds_per_circuit": readings, "how": how, "failures": failures}
