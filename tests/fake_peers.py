@@ -121,10 +121,10 @@ def slow(inputs: np.ndarray, weights: np.ndarray) -> dict[str, Step]:
 
 
 def several(inputs: np.ndarray, weights: np.ndarray) -> dict[str, Step]:
-    """A form that raises, a slow one, and a fast one."""
+    """A form that raises, a slow one, a fast one, and one that ends the process."""
 
     def raises() -> tuple[np.ndarray, ...]:
         raise RuntimeError("no compiler")
 
     (fast,) = right(inputs, weights).values()
-    return {"compiled": raises, **slow(inputs, weights), "fast": fast}
+    return {"compiled": raises, **slow(inputs, weights), "fast": fast, **ends(inputs, weights)}

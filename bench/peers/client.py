@@ -39,7 +39,11 @@ class Client:
         )
 
     def ask(self, do: str, patience: float, **arguments: Any) -> dict[str, Any]:
-        """The answer to a request; a `PeerError` if it is an error or does not come in ``patience`` seconds."""
+        """The answer to a request.
+
+        Raises:
+            PeerError: it is an error, or it does not come within ``patience`` seconds, which ends the worker.
+        """
         assert self.process.stdin
         try:
             print(json.dumps({"do": do, **arguments}), file=self.process.stdin, flush=True)
@@ -47,7 +51,9 @@ class Client:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise PeerError(self._ending())
+            message = self._ending()
+            self.close()
+            raise PeerError(message)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerError(answer["error"])
@@ -61,6 +67,7 @@ class Client:
             if self.process.poll() is not None:  # a process that it started may still hold the pipe open
                 return ""
             if time.monotonic() > deadline:
+                self.close()
                 raise PeerError(f"no answer to {do!r} in {patience:g} s")
         return self.process.stdout.readline()
 
@@ -71,10 +78,15 @@ class Client:
         last = self.log.read().strip().splitlines()[-1:]
         return f"the process ended with {how}" + "".join(f": {line}" for line in last)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the worker is gone."""
+        assert self.process.stdout
+        return self.process.stdout.closed
+
     def close(self) -> None:
         """Ends the worker and what it has started; a second time it does nothing."""
-        assert self.process.stdout
-        if self.process.stdout.closed:
+        if self.ended:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)

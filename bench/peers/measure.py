@@ -82,18 +82,25 @@ def _expected(case: Case) -> Step:
     return Step.of(case)
 
 
-def _build(client: Client, peer: Peer, case: Case, patience: float) -> Ready:
-    """Builds all forms of a peer, checks them and chooses the fastest."""
+def _build(start: Callable[[], Client], peer: Peer, case: Case, patience: float) -> Ready:
+    """Builds all forms of a peer, checks them and chooses the fastest; after one that ends the worker, in a new one."""
     step = _expected(case)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / "inputs.npy", step.inputs.detach().numpy())
         np.save(folder / "weights.npy", step.weights.detach().numpy().reshape(case.layers, case.n, 2))
         files = {what: str(folder / f"{what}.npy") for what in ("inputs", "weights")}
-        forms = client.ask("build", patience, adapter=peer.adapter, **files)["forms"]
+
+        def begin() -> tuple[Client, list[str]]:
+            client = start()
+            return client, client.ask("build", patience, adapter=peer.adapter, **files)["forms"]
+
+        client, forms = begin()
         built: list[Ready] = []
         refused = {}
         for form in forms:
+            if client.ended:
+                client, _ = begin()
             try:
                 answer = client.ask("run", patience, form=form, folder=str(folder))
             except PeerError as error:
@@ -105,9 +112,13 @@ def _build(client: Client, peer: Peer, case: Case, patience: float) -> Ready:
             if len(forms) > 1:
                 ready.seconds = min(ready.read(patience) for _ in range(TRIALS)) * case.batch / 1e6
             built.append(ready)
-    if not built:
-        raise PeerError("; ".join(f"{form}: {message}" for form, message in refused.items()))
-    return min(built, key=lambda ready: ready.seconds)
+        if not built:
+            raise PeerError("; ".join(f"{form}: {message}" for form, message in refused.items()))
+        if client.ended:
+            client, _ = begin()
+    best = min(built, key=lambda ready: ready.seconds)
+    best.client = client
+    return best
 
 
 def prepare(start: Callable[[], Client], peer: Peer, case: Case, settings: Settings) -> Ready:
@@ -116,13 +127,13 @@ def prepare(start: Callable[[], Client], peer: Peer, case: Case, settings: Setti
     Another batch is built in a new process, for whose memory the first one's does not count.
     """
     first = case if peer.batched else dataclasses.replace(case, batch=min(PROBE, case.batch))
-    ready = _build(start(), peer, first, settings.patience)
+    ready = _build(start, peer, first, settings.patience)
     circuits = settings.budget / ready.seconds * first.batch
     batch = case.batch if circuits >= case.batch else 2 ** int(np.log2(max(1, circuits)))
     if batch == first.batch:
         return ready
     ready.client.close()
-    return _build(start(), peer, dataclasses.replace(case, batch=batch), settings.patience)
+    return _build(start, peer, dataclasses.replace(case, batch=batch), settings.patience)
 
 
 def measure(case: Case, peers: list[Peer], settings: Settings) -> dict[str, Any]:
