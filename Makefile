@@ -1,16 +1,18 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
-# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py).
+# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py),
+# PEERS_DIR (where `make bench-peers` keeps its environments) and ARGS (options for it, `ARGS=--help` lists them).
 
 PYTHON ?= python3
+PEERS_DIR ?= .peers
 VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint docs bench gpu-check clean
+.PHONY: help setup test demo lint docs bench bench-peers gpu-check clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the library
 
@@ -32,11 +34,14 @@ docs: $(VENV)/.docs ## Build the documentation into site/
 bench: setup ## Run the benchmarks
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-group-by=group
 
+bench-peers: setup ## Compare with other simulators, each in an environment of its own that this creates (ARGS=--quick for a short run)
+	$(BIN)/python -m bench.peers --environments "$(PEERS_DIR)" $(ARGS)
+
 gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
 	$(BIN)/python -m bench.gpu_static
 
 clean: ## Remove everything that was built, .venv included
-	rm -rf $(VENV) build demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .peers build demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hqfkernels needs Python >= 3.11, but $(PYTHON) is " + sys.version.split()[0] + " (choose another: make PYTHON=python3.12)")'

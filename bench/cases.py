@@ -8,6 +8,7 @@ for inputs and weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -130,8 +131,13 @@ class Step:
         return y, input_grad, weight_grad
 
     def check(self, name: str, form: Form) -> None:
-        """Raises AssertionError where ``form`` differs from the reference by more than 1e-4 of the largest entry."""
+        """Raises AssertionError where ``form`` disagrees with the reference."""
+        self.check_results(name, self.run(form))
+
+    def check_results(self, name: str, results: Iterable[Tensor]) -> None:
+        """Raises AssertionError where ``results`` differ from the reference by more than 1e-4 of the largest entry."""
         names = ("values", "input gradients", "weight gradients")
-        for what, got, want in zip(names, self.run(form), self.expected, strict=True):
+        for what, got, want in zip(names, results, self.expected, strict=True):
+            assert got.shape == want.shape, f"{name}: {what} have shape {(*got.shape,)} instead of {(*want.shape,)}"
             error = ((got - want).abs().max() / want.abs().max()).item()
             assert error < 1e-4, f"{name}: {what} differ from the reference by {error:.1e}"

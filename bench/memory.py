@@ -8,24 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import torch
 
 from bench.cases import Case, implementations
 from bench.handwritten import Form
+from bench.resident import reset_peak, resident
 
 CASE = Case(4, 2, 1_000_000)
-
-
-def resident(field: str) -> int:
-    """Bytes of ``VmRSS`` (now) or ``VmHWM`` (the peak since `reset_peak`)."""
-    (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(field)]
-    return int(line.split()[1]) * 1024
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak(form: Form, case: Case) -> tuple[int, int]:
