@@ -23,14 +23,25 @@ from torch import Tensor
 from bench.cases import Case
 from bench.compare import stamp
 from bench.handwritten import Form, Halves, Unitary
-from hqfkernels.backends import cuda, custatevec
+from hqfkernels.backends import cuda, custatevec, triton
 from hqfkernels.blocks import Blocks
+from hqfkernels.engines import fourier
 from hqfkernels.program import lower
 
 CASES = tuple(
     Case(*sizes)
-    for sizes in ((4, 2, 1 << 22), (4, 2, 4096), (6, 2, 1 << 20), (8, 2, 1 << 18), (8, 6, 1 << 17), (10, 3, 1 << 15))
+    for sizes in (
+        (4, 2, 1 << 22),
+        (4, 2, 4096),
+        (4, 6, 1 << 22),
+        (6, 2, 1 << 20),
+        (8, 2, 1 << 18),
+        (8, 6, 1 << 17),
+        (10, 3, 1 << 15),
+    )
 )
+MAX_POLYNOMIALS = 6
+"""Qubits up to which the Fourier engine is timed too: above, Triton compiles for minutes."""
 LARGE_CASES = tuple(Case(*sizes) for sizes in ((14, 2, 256), (16, 2, 64), (18, 2, 16)))
 """For cuStateVec: 2**22 amplitudes each."""
 Step = Callable[[], object]
@@ -40,6 +51,12 @@ def gate(case: Case) -> Form:
     """The operator itself, without planner and layers."""
     text = lower(case.circuit().text, "expval")
     return lambda inputs, weights: torch.ops.hqfkernels.gate_forward(inputs, weights, text, 1, [])
+
+
+def polynomials(case: Case) -> Form:
+    """The Fourier engine, by Triton's kernels."""
+    circuit = case.circuit()
+    return lambda inputs, weights: fourier.contract((circuit,), inputs, fourier.parameters((circuit,), (weights,)))
 
 
 def large(case: Case) -> Form:
@@ -100,6 +117,11 @@ def steps_of(case: Case) -> tuple[dict[str, Step], dict[str, str]]:
             "gate, no graph": lambda: step(form, inputs, weights),
             "gate forward": lambda: captured(lambda: form(forward_inputs, weights.detach())),
         }
+        if case.n <= MAX_POLYNOMIALS and triton.triton_status()[0]:
+            own = polynomials(case)
+            candidates["fourier"] = lambda: captured(step(own, inputs, weights))
+            candidates["fourier, no graph"] = lambda: step(own, inputs, weights)
+            candidates["fourier forward"] = lambda: captured(lambda: own(forward_inputs, weights.detach()))
     source = torch.empty(bytes_moved // 2, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     candidates["copy"] = lambda: captured(lambda: target.copy_(source))
@@ -172,6 +194,7 @@ def main() -> None:
     large_too, reason = custatevec.status()
     result = stamp() | {"gpu": device(), "library": module.build_info(), "cases": [], "skipped": []}
     result["custatevec"] = reason
+    result["triton"] = triton.triton_status()[1]
     began = time.monotonic()
     for case in CASES + (LARGE_CASES if large_too else ()):
         if time.monotonic() - began > arguments.seconds:

@@ -66,8 +66,8 @@ build() {
 }
 export settings out jobs
 export -f build
-step build 150 bash -c build
-step tests 100 "$python" -m pytest -q -p no:cacheprovider -m gpu --junitxml="$out/tests.xml" tests/test_gpu.py
+step build 130 bash -c build
+step tests 160 "$python" -m pytest -q -p no:cacheprovider -m gpu --junitxml="$out/tests.xml" tests/test_gpu.py
 
 # The checkers see single allocations only without torch's cache.
 if command -v compute-sanitizer >/dev/null; then
@@ -78,7 +78,7 @@ if command -v compute-sanitizer >/dev/null; then
   done
 fi
 
-step benchmarks 110 "$python" -m bench.gpu --output "$out/gpu.json" --seconds 80
+step benchmarks 110 "$python" -m bench.gpu --output "$out/gpu.json" --seconds 70
 
 "$python" - "$out" "$(IFS=,; echo "[${steps[*]}]")" <<'END'
 import json

@@ -228,7 +228,7 @@ def test_the_reference_backend_runs_no_kernel(recorder):
 
 def test_the_reference_does_not_stand_in_for_the_fourier_engine():
     inputs, weights = torch.zeros(4, 3), torch.zeros(2)
-    with pytest.raises(RuntimeError, match="backend 'reference' refuses: it carries the gate engine, 'fourier' was asked for"):
+    with pytest.raises(RuntimeError, match="backend 'reference' refuses: it carries the gate engine, 'fourier' was"):
         hqf.expval(two_qubits(), inputs, weights, engine="fourier", backend="reference")
     plan = hqf.explain(
         two_qubits(), torch.empty(1 << 22, 3, device="meta"), torch.zeros(2, device="meta"), backend="reference"

@@ -1,4 +1,4 @@
-"""The CUDA gate engine, and cuStateVec, on a GPU against the plain-torch reference: ``pytest -m gpu``.
+"""The kernels for GPUs on a GPU against the plain-torch reference: ``pytest -m gpu``.
 
 The operators are called directly, so that nothing but these kernels can have computed the results. Tests named small
 are the ones that bench/gpu_run.sh repeats under compute-sanitizer.
@@ -12,6 +12,7 @@ import torch
 import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
 from hqfkernels.backends import cuda, custatevec
+from hqfkernels.backends import triton as triton_backend
 from hqfkernels.blocks import Blocks
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.reference import rotations
@@ -393,3 +394,70 @@ class TestCuStateVec:
         del held
         small = with_every_z(random_circuit(8, 6))
         assert_large_agrees(small, *parameters(small, (3,)))
+
+
+class TestTriton:
+    """The Fourier engine's kernels; the tests in Triton's interpreter cover more (tests/test_triton.py)."""
+
+    @pytest.fixture(autouse=True)
+    def available(self) -> None:
+        available, reason = triton_backend.triton_status()
+        assert available, reason
+
+    @pytest.mark.parametrize("layers", [2, 3], ids=["written", "products"])
+    def test_values_and_gradients(self, layers):
+        circuit = layered(4, layers)
+        inputs, weights = parameters(circuit, (5003,), dtype=torch.float32)
+        values = []
+        for device, backend in (("cuda", "triton"), ("cpu", "reference")):
+            wide = torch.float64 if device == "cpu" else torch.float32
+            x, w = (t.detach().to(device, wide).requires_grad_() for t in (inputs, weights))
+            y = hqf.expval(circuit, x, w, backend=backend)
+            y.sin().sum().backward()
+            assert x.grad is not None
+            assert w.grad is not None
+            values.append([t.detach().cpu().double() for t in (y, x.grad, w.grad)])
+        for actual, expected in zip(*values, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5 * max(1.0, expected.abs().max().item()))
+
+    def test_strided_inputs_and_groups_of_weights(self):
+        circuit = layered(4, 2)
+        inputs, weights = parameters(circuit, (40, 3), (3,))
+        expected = hqf.expval(circuit, inputs, weights, backend="reference").float()
+        strided = inputs.float().cuda().permute(2, 1, 0).contiguous().permute(2, 1, 0)
+        actual = hqf.expval(circuit, strided, weights.float().cuda(), backend="triton")
+        torch.testing.assert_close(actual.cpu(), expected, atol=1e-5, rtol=0)
+
+    def test_a_cuda_graph_replays_a_step(self):
+        circuit = layered(4, 2)
+        inputs, weights = (t.float().cuda().requires_grad_() for t in parameters(circuit, (4096,)))
+
+        def step() -> tuple[torch.Tensor, ...]:
+            y = hqf.expval(circuit, inputs, weights, engine="fourier")
+            return torch.autograd.grad(y.square().sum(), (inputs, weights))
+
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            expected = [t.clone() for t in step()]
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            got = step()
+        graph.replay()
+        torch.cuda.synchronize()
+        for actual, wanted in zip(got, expected, strict=True):
+            assert torch.equal(actual, wanted)
+
+    def test_results_are_reproducible(self):
+        circuit = layered(4, 3)
+        inputs, weights = (t.float().cuda() for t in parameters(circuit, (100_003,)))
+        first, second = (gradients(circuit, inputs, weights) for _ in range(2))
+        for one, other in zip(first, second, strict=True):
+            assert torch.equal(one, other)
+
+
+def gradients(circuit: Circuit, inputs: torch.Tensor, weights: torch.Tensor) -> list[torch.Tensor]:
+    """Values and gradients by Triton's kernels."""
+    x, w = inputs.detach().requires_grad_(), weights.detach().requires_grad_()
+    y = hqf.expval(circuit, x, w, backend="triton")
+    return [y.detach(), *torch.autograd.grad(y.sin().sum(), (x, w))]

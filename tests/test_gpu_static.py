@@ -1,6 +1,9 @@
 """The table of what can be said of the GPU kernels without a GPU, on the smallest kernel."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,28 @@ def test_the_smallest_kernels_compile_without_spills(rows):
     assert backward.ffma == "" or backward.ffma > 50
 
 
+def test_tritons_kernels_compile_without_spills():
+    pytest.importorskip("triton")
+    code = (
+        "from bench import gpu_static as g\n"
+        "rows = [*g.contraction_rows('90', [(4, 2)]), *g.helper_rows('90')]\n"
+        "assert not g.spilling(rows)\n"
+        "print(*(f'{r.kernel}, {r.direction}, {r.floor_ns_per_circuit}' for r in rows), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "contraction written, forward, 0.00744",
+        "contraction written, backward, 0.0112",
+        "prepare, both, ",
+        "collect, backward, ",
+        "propagate, both, ",
+        "propagate_back, backward, ",
+    ]
+
+
 def test_spills_are_noticed():
     table = [Row("a", "forward", "sm_90", spill_bytes=0), Row("b", "backward", "sm_90", spill_bytes=8)]
     assert gpu_static.spilling(table) == ["b backward sm_90: 8 bytes"]
@@ -58,5 +83,7 @@ def test_the_committed_table_is_of_these_kernels():
     for kernel in gpu_static.CIRCUITS:
         assert f"circuits {kernel} complex" in kernels
         assert f"circuits {kernel} real" in kernels
+    for n, layers in gpu_static.CONTRACTIONS:
+        assert f"n={n} L={layers}" in {row["size"] for row in table if row["kernel"].startswith("contraction")}
     assert {row["architecture"] for row in table} == {f"sm_{a}" for a in gpu_static.ARCHITECTURES}
     assert all(row["spill_bytes"] == "0" for row in table)
