@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = {"hqfkernels": ".py", "hqfnet": ".py", "bench": ".py .sh", "tests": ".py", "csrc": ".cpp .hpp .cu .cuh"}
+SOURCES = {"hqfkernels": ".py", "hqfnet": ".py", "bench": ".py .sh", "tests": ".py", "csrc": ".cpp .hpp .cu .cuh .sh"}
 NAME = r"(HQF_[A-Z_]+)"
 READ = [  # a name that is a key of a dictionary display is set, not read
     rf'environ(?:\.get|\.pop|\.setdefault)?[(\[]\s*"{NAME}"',

@@ -9,7 +9,8 @@
 # 3. ThreadSanitizer: the same program. Not in Python: torch's OpenMP is not compiled for it, and what the sanitizer
 #    cannot see it reports as races.
 #
-# Tests of torch.compile are left out of 1: they spend minutes in a compiler that is not ours.
+# Left out of 1: tests of torch.compile and of runs without the library, which spend minutes in code that is not ours, and
+# the growth of memory, as this sanitizer keeps what was freed for a while.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=$1
@@ -18,6 +19,7 @@ tests=("$@")
 if ((!${#tests[@]})); then
   tests=(tests/test_{ops,gate_engine,fourier,propagation,unitary,bank,nn,parameter_cache,gpu_emulated,threads,memory}.py)
 fi
+skipped="not compile and not opcheck and not without_the_library and not same_numbers_elsewhere and not leave_no_memory"
 
 # build NAME SANITIZERS: the package with its library in build/sanitized-NAME.
 build() {
@@ -35,7 +37,7 @@ run() {
     PYTHONMALLOC=malloc PYTHONSAFEPATH=1 PYTHONPATH="$site:$PWD" "$python" "$@"
 }
 run -c 'import sys, torch, hqfkernels._C as c; sys.exit(not c.__file__.startswith(sys.argv[1]))' "$site"
-run -m pytest -o pythonpath= -k "not compile and not opcheck and not without_the_library" "${tests[@]}"
+run -m pytest -o pythonpath= -k "$skipped" "${tests[@]}"
 
 echo "--- AddressSanitizer, UndefinedBehaviorSanitizer: without Python"
 "$python" -m tests.kernel_texts >build/kernel_texts
