@@ -139,6 +139,7 @@ def library() -> bytes:
     """The compiled library of hqfkernels, as a file."""
     spec = importlib.util.find_spec("hqfkernels._C")
     assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).read_bytes()
 
 

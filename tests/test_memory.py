@@ -86,7 +86,8 @@ def test_calls_leave_no_memory_behind():
 def test_caches_have_bounds():
     """Every cache of a function either has a limit or can only ever hold a few entries."""
     few = {"load_native": "no arguments", "load_cuda": "no arguments", "cuda_status": "one entry per device"}
-    bounded, unbounded = set(), set()
+    bounded: set[str] = set()
+    unbounded: set[str] = set()
     for module in pkgutil.walk_packages(hqf.__path__, "hqfkernels."):
         if module.name.startswith("hqfkernels._"):
             continue
