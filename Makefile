@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint docs bench bench-peers gpu-check clean
+.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers gpu-check clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the lib
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest
+
+coverage: setup ## Run the tests and tell which lines of hqfkernels they leave out; fails below the limit in pyproject.toml
+	$(BIN)/python -m pytest --cov
+
+sanitize: setup ## Run the compiled kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer (Linux, GCC)
+	csrc/tests/sanitize.sh $(abspath $(BIN))/python
 
 demo: setup ## Train a small HQF-Net and write pictures to demo/ (DATA=folder with images/ and masks/, CLASSES=its class list)
 	$(BIN)/python -m hqfnet.demo $(if $(DATA),--data "$(DATA)") $(if $(CLASSES),--classes "$(CLASSES)") --out demo

@@ -1,7 +1,7 @@
 """Builds the compiled libraries with CMake; everything else about the project stands in pyproject.toml.
 
 Environment: HQF_CUDA=auto|0|1 (CUDA library where possible, never, or fail without it), MAX_JOBS (parallel
-compilations), CXX (the C++ compiler).
+compilations), CXX (the C++ compiler), HQF_SANITIZE (sanitizers to compile with, for `make sanitize`).
 """
 
 import os
@@ -49,7 +49,9 @@ class CMakeBuild(build_ext):
                 "Install what the build needs, then build without isolation: "
                 "pip install torch 'setuptools>=77' cmake ninja pybind11 && pip install --no-build-isolation ."
             )
-        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
+        sanitizers = os.environ.get("HQF_SANITIZE", "")
+        names = ["sanitize", *sanitizers.split(",")] if sanitizers else ["cmake", sys.implementation.cache_tag]
+        build = ROOT / "build" / "-".join(names)
         # pip does not put the environment's own programs (cmake, ninja) on the path.
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
         cmake = shutil.which("cmake", path=path)
@@ -58,6 +60,7 @@ class CMakeBuild(build_ext):
         settings = {
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
             "HQF_CUDA": os.environ.get("HQF_CUDA", "auto"),
+            "HQF_SANITIZE": sanitizers,
             "HQF_OUTPUT_DIR": Path(self.get_ext_fullpath("hqfkernels._C")).resolve().parent,
             "HQF_TORCH_CUDA": torch.version.cuda or "",
             "HQF_TORCH_DIR": Path(torch.__file__).parent,

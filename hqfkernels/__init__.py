@@ -2,6 +2,8 @@
 
 import sys
 
+__version__ = "0.1.0"
+
 try:
     from hqfkernels import ansatz, backends, nn, ops
     from hqfkernels.circuit import Angle, Circuit, Gate, Input, Weight
@@ -13,8 +15,6 @@ except Exception:
     # Python imports this package before it runs a module of it, and the report is for installations that are broken.
     if sys.orig_argv[-2:] != ["-m", "hqfkernels.env_report"]:
         raise
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Angle",

@@ -49,6 +49,8 @@ class Emulation:
         # Neither inlined nor unrolled: it compiles in seconds, and lanes in arrays are too large for one stack frame.
         flags = ["-std=c++20", "-O0", "-fPIC", "-shared", "-Icsrc/include", "-DHQF_ARCH=emulated"]
         flags += ["-DHQF_INLINE=inline", "-DHQF_UNROLL="]
+        if sanitizers := os.environ.get("HQF_SANITIZE"):
+            flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS", "-g1"]
         target = folder / "emulated.so"
         subprocess.run([compiler, *flags, *sources, "-o", target], cwd=ROOT, check=True)
         library = ctypes.CDLL(str(target))

@@ -1,15 +1,23 @@
 """The compiled library: how it was built, which CPU variant runs, and life without it."""
 
+import importlib.machinery
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 import hqfkernels
 from hqfkernels import backends
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -100,3 +108,203 @@ def test_import_is_light():
     optional = ["triton", "cuquantum", "cupy", "matplotlib", "pennylane", "timm"]
     done = run_python(f"import sys, hqfkernels; print([name for name in {optional} if name in sys.modules])")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+# --- libraries that cannot be loaded ----------------------------------------------------------------------------------
+
+SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Iterator[Path]:
+    """An importable package without a library."""
+    folder = tmp_path / "somewhere"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.split(".")[0] == "somewhere"]:
+        del sys.modules[name]
+
+
+def refusal() -> str:
+    """Why somewhere._C cannot be loaded."""
+    module, reason = backends.load("somewhere._C")
+    assert module is None
+    assert "\n" not in reason
+    return reason
+
+
+def library() -> bytes:
+    """The compiled library of hqfkernels, as a file."""
+    spec = importlib.util.find_spec("hqfkernels._C")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_bytes()
+
+
+def test_a_missing_library(package):
+    assert refusal() == "No module named 'somewhere._C'"
+
+
+def test_a_library_for_another_python(native, package):
+    (package / "_C.cpython-399-x86_64-linux-gnu.so").write_bytes(library())
+    assert refusal() == ("No module named 'somewhere._C' for this Python; there is _C.cpython-399-x86_64-linux-gnu.so")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about ELF files")
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.999])
+def test_a_library_that_was_cut_short(native, package, share):
+    """The loader of the system kills the process (SIGBUS) over most of these."""
+    whole = library()
+    (package / f"_C{SUFFIX}").write_bytes(whole[: int(share * len(whole))])
+    assert refusal() == f"_C{SUFFIX} is cut short"
+
+
+def test_an_empty_library(package):
+    (package / f"_C{SUFFIX}").touch()
+    assert f"_C{SUFFIX}" in refusal()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about ELF files")
+def test_a_library_for_another_machine(native, package):
+    foreign = bytearray(library())
+    foreign[18:20] = (0x5A5A).to_bytes(2, "little")  # of no machine
+    (package / f"_C{SUFFIX}").write_bytes(foreign)
+    assert f"_C{SUFFIX}" in refusal()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_library_for_a_newer_torch(package, tmp_path):
+    """It asks for a function that is not there."""
+    source = tmp_path / "newer.c"
+    missing = "torch_function_of_the_future"
+    source.write_text(f"void {missing}(void);\nvoid PyInit__C(void) {{ {missing}(); }}")
+    flags = ["-shared", "-fPIC", *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-Wl,-z,now"])]
+    subprocess.run(["cc", *flags, source, "-o", package / f"_C{SUFFIX}"], check=True)
+    assert missing in refusal()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import a_package_that_is_missing", "No module named 'a_package_that_is_missing'"),
+        ("raise RuntimeError('0 active drivers ([]).\\nThere should only be one.')", "RuntimeError: 0 active drivers"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise AttributeError", "AttributeError"),
+        ("def broken(:", "SyntaxError: "),
+    ],
+)
+def test_a_module_whose_import_raises(package, code, reason):
+    """Backends in Python stand on packages that break in their own ways."""
+    (package / "_C.py").write_text(code)
+    assert refusal().startswith(reason)
+
+
+def test_ctrl_c_is_no_reason(package):
+    (package / "_C.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        backends.load("somewhere._C")
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> Path:
+    """A folder with a copy of hqfkernels that has no compiled library."""
+    folder = tmp_path_factory.mktemp("copied")
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(Path(hqfkernels.__file__).parent, folder / "hqfkernels", ignore=ignored)
+    return folder
+
+
+def run_copied(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``code`` with the copy; -S keeps out what an editable installation adds to the import system."""
+    site = [path for path in sys.path if path.endswith("-packages")]
+    return subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *site])},
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_damaged_installation_works_and_says_so_once(native, copied):
+    (copied / "hqfkernels" / f"_C{SUFFIX}").write_bytes(library()[:100_000])
+    done = run_copied(
+        copied,
+        "import torch, hqfkernels as hqf\n"
+        "circuit = hqf.Circuit(1).ry(hqf.Input(0), 0)\n"
+        "inputs = torch.tensor([[0.3]])\n"
+        "torch.testing.assert_close(hqf.expval(circuit, inputs), inputs.cos())\n"
+        "hqf.expval(circuit, inputs, backend='cpu')\n",
+    )
+    told, *_, last = done.stderr.strip().splitlines()
+    reason = f"the compiled library cannot be loaded (_C{SUFFIX} is cut short; torch "
+    assert told.startswith(f"hqfkernels runs on its slow reference implementation: {reason}"), done.stderr
+    assert done.stderr.count("slow reference implementation") == 1
+    assert last.startswith(f"RuntimeError: backend 'cpu' refuses: {reason}")
+
+
+def test_a_library_of_another_version_is_refused(native, copied):
+    """Its operators are registered once it is loaded, so there is no way back to the reference."""
+    (copied / "hqfkernels" / f"_C{SUFFIX}").write_bytes(library())
+    package = copied / "hqfkernels" / "__init__.py"
+    package.write_text(package.read_text().replace(f'__version__ = "{hqfkernels.__version__}"', '__version__ = "99.0"'))
+    done = run_copied(copied, "import hqfkernels")
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: the compiled library is of hqfkernels {hqfkernels.__version__}, the package is 99.0: build it "
+        "again by pip install --no-build-isolation . or do without it by HQF_DISABLE_NATIVE=1"
+    )
+
+
+# --- what an installation lacks ---------------------------------------------------------------------------------------
+
+
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Builds the libraries in a folder of their own."""
+    return subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--build-lib", folder, "--build-temp", folder],
+        env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the sources")
+def test_without_a_compiler_the_build_warns(tmp_path):
+    done = build(tmp_path, CXX="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    assert "no C++ compiler was found (looked for no-such-compiler)" in done.stderr
+    assert not list(tmp_path.rglob(f"*{SUFFIX}"))
+
+
+@pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="needs the sources")
+def test_without_nvcc(tmp_path):
+    """No CUDA library, or an error if it was asked for by name."""
+    pybind11 = pytest.importorskip("pybind11")
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    if shutil.which("cmake", path=path) is None or shutil.which("ninja", path=path) is None:
+        pytest.skip("no cmake or no ninja")
+    settings = {
+        "HQF_TORCH_CUDA": "13.0",
+        "HQF_TORCH_DIR": Path(torch.__file__).parent,
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+    }
+    command = [
+        "cmake",
+        "-S",
+        ROOT,
+        "-B",
+        tmp_path,
+        "-G",
+        "Ninja",
+        *(f"-D{key}={value}" for key, value in settings.items()),
+    ]
+    told = {}
+    for wanted in ("auto", "1"):
+        done = subprocess.run(
+            [*command, f"-DHQF_CUDA={wanted}"],
+            env={**os.environ, "PATH": path, "CUDACXX": "no-such-nvcc"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        told[wanted] = done.returncode, " ".join((done.stdout + done.stderr).split())
+    assert told["auto"][0] == 0
+    assert "CUDA library: not built, no nvcc was found" in told["auto"][1]
+    assert told["1"][0] != 0
+    assert "HQF_CUDA=1 asks for the CUDA library, but no nvcc was found" in told["1"][1]

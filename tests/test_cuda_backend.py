@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,6 +57,23 @@ def test_without_a_gpu_the_reason_is_told():
     available, reason = cuda.cuda_status()
     assert not available
     assert reason
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((8, 6), True), ((7, 5), False)])
+def test_devices_that_the_library_has_code_for(capability, runs, monkeypatch, caplog):
+    """Of a library for 8.0 alone; a refusal is told once and says how to build for the device."""
+    library = SimpleNamespace(build_info=lambda: {"architectures": "80-real"})
+    monkeypatch.setattr(cuda, "load_cuda", lambda: (library, "loaded"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    available, reason = cuda.cuda_status.__wrapped__(0)
+    assert available is runs
+    assert len(caplog.records) == (not runs)
+    if runs:
+        assert reason == "loaded"
+    else:
+        assert "none of which runs on a device of compute capability 7.5: build it again with CUDAARCHS=75" in reason
+        assert reason in caplog.text
 
 
 def test_the_cuda_library_is_not_loaded_by_the_import():

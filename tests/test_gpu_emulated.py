@@ -12,6 +12,7 @@ from hqfkernels.reference import rotations
 from tests import oracles
 from tests.emulation import Emulation
 from tests.test_gate_engine import layered, parameters, random_circuit
+from tests.test_memory import spread
 
 
 @pytest.fixture(scope="session")
@@ -220,3 +221,11 @@ def test_random_programs_of_every_size(emulation):
         circuit = oracles.random_circuit(rng, n_qubits, 60, 4, 4, gates=("rx", "ry", "rz", "rxx", "rzz", "cx", "cry"))
         circuit = with_every_z(circuit)
         assert_agrees(emulation, circuit, *parameters(circuit, (1,)))
+
+
+def test_strides_beyond_32_bits(emulation):
+    """Samples, features and sets of weights that lie far apart; only the pages that are touched take memory."""
+    circuit = ansatz.local_circuit((2, 2), 2)
+    inputs, weights = parameters(circuit, (2, 3), groups=(2, 1), dtype=torch.float16)
+    far = spread(inputs, 2**32 + 3, 5, 1), spread(weights, 2**31 + 1, 1, 2**20)
+    assert_agrees(emulation, circuit, *far)

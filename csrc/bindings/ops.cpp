@@ -1,6 +1,8 @@
 // The operators of hqfkernels on CPU tensors, registered through torch's stable ABI. Schemas and their meaning are
 // declared in hqfkernels/ops; here tensors become views, and results are allocated.
 
+#include <pthread.h>
+
 #include <functional>
 #include <string>
 #include <tuple>
@@ -18,9 +20,16 @@ using hqf::Tensor;
 using hqf::view_to_read;
 using hqf::view_to_write;
 
+// OpenMP's threads, which torch uses, do not survive a fork: a child that asked for them would wait for ever.
+bool forked = false;
+[[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
 const hqf::ParallelFor& torch_threads() {
   static const hqf::ParallelFor run = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-    torch::stable::parallel_for(0, count, 1, body);
+    if (forked)
+      body(0, count);
+    else
+      torch::stable::parallel_for(0, count, 1, body);
   };
   return run;
 }

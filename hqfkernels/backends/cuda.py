@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import os
 import re
 from types import ModuleType
 
 import torch
+
+from hqfkernels.backends import check_version, load
 
 _logger = logging.getLogger("hqfkernels")
 
@@ -28,18 +29,21 @@ def load_cuda() -> tuple[ModuleType | None, str]:
 
     Returns:
         The module (None if it cannot be used) and the reason, as `hqfkernels.backends.load_native` has it.
+
+    Raises:
+        ImportError: the library is of another version of hqfkernels.
     """
     if os.environ.get("HQF_DISABLE_NATIVE", "0") not in ("", "0"):
         return None, "HQF_DISABLE_NATIVE is set"
     if torch.version.cuda is None:
         return None, "the installed torch is built without CUDA"
-    try:
-        module = importlib.import_module("hqfkernels._cuda")
-    except ImportError as error:
+    module, problem = load("hqfkernels._cuda")
+    if module is None:
         return None, (
-            f"the CUDA library cannot be loaded ({error}). With nvcc for CUDA {torch.version.cuda}, build it by: "
+            f"the CUDA library cannot be loaded ({problem}). With nvcc for CUDA {torch.version.cuda}, build it by: "
             "HQF_CUDA=1 pip install --no-build-isolation ."
         )
+    check_version(module)
     info = module.build_info()
     return module, f"CUDA library for architectures {info['architectures']}, by CUDA {info['toolkit']}"
 
