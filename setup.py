@@ -15,6 +15,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+# One library serves every Python from this version on. Free-threaded interpreters have no limited API: they get a
+# library of their own.
+OLDEST_PYTHON = "cp311"
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def missing_tool() -> str | None:
@@ -41,14 +45,14 @@ class CMakeBuild(build_ext):
             )
             return
         try:
-            import pybind11
             import torch
         except ImportError as error:
             sys.exit(
                 f"hqfkernels is compiled against the torch of its environment, but {error.name} cannot be imported. "
                 "Install what the build needs, then build without isolation: "
-                "pip install torch 'setuptools>=77' cmake ninja pybind11 && pip install --no-build-isolation ."
+                "pip install torch 'setuptools>=77' cmake ninja && pip install --no-build-isolation ."
             )
+        library = Path(self.get_ext_fullpath("hqfkernels._C")).resolve()
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         # pip does not put the environment's own programs (cmake, ninja) on the path.
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
@@ -58,12 +62,12 @@ class CMakeBuild(build_ext):
         settings = {
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
             "HQF_CUDA": os.environ.get("HQF_CUDA", "auto"),
-            "HQF_OUTPUT_DIR": Path(self.get_ext_fullpath("hqfkernels._C")).resolve().parent,
+            "HQF_OUTPUT_DIR": library.parent,
+            "HQF_SUFFIX": library.name.removeprefix("_C"),
             "HQF_TORCH_CUDA": torch.version.cuda or "",
             "HQF_TORCH_DIR": Path(torch.__file__).parent,
             "HQF_VERSION": self.distribution.get_version(),
             "Python_EXECUTABLE": sys.executable,
-            "pybind11_DIR": pybind11.get_cmake_dir(),
         }
         configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         configure += [f"-D{key}={value}" for key, value in settings.items()]
@@ -71,6 +75,15 @@ class CMakeBuild(build_ext):
         for command in (configure, [cmake, "--build", str(build), "--parallel", jobs]):
             if subprocess.run(command, env={**os.environ, "PATH": path}).returncode != 0:
                 sys.exit("The compiled library of hqfkernels could not be built: see the messages above.")
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        # Python would rather import a library that an earlier build left under the name of one version of Python.
+        for extension in self.extensions:
+            library = Path(self.get_ext_fullpath(extension.name))
+            for other in library.parent.glob(f"{library.name.split('.')[0]}.*.so"):
+                if other.name != library.name:
+                    other.unlink()
 
 
 def files(*patterns: str) -> list[str]:
@@ -88,7 +101,9 @@ setup(
             files("common/*.cpp", "cpu/*.cpp", "bindings/*.cpp"),
             depends=["CMakeLists.txt", *files("**/*.hpp", "**/*.cuh", "tests/*.cpp")],
             optional=True,
+            py_limited_api=LIMITED_API,
         ),
-        Extension("hqfkernels._cuda", files("cuda/*.cu", "cuda/*.cpp"), optional=True),
+        Extension("hqfkernels._cuda", files("cuda/*.cu", "cuda/*.cpp"), optional=True, py_limited_api=LIMITED_API),
     ],
+    options={"bdist_wheel": {"py_limited_api": OLDEST_PYTHON}} if LIMITED_API else {},
 )
