@@ -1,5 +1,6 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
-# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py).
+# Variables: PYTHON (interpreter for the environments), DATA and CLASSES (folder and class list for `make demo`), TORCH and
+# EXTRAS (what `make test-wheel` and `make test-minimum` install), HQF_CUDA and MAX_JOBS (see setup.py).
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,10 +8,10 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint bench gpu-check clean
+.PHONY: help setup test demo lint bench gpu-check wheel test-wheel test-minimum audit clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the library
 
@@ -32,8 +33,47 @@ bench: setup ## Run the benchmarks
 gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
 	$(BIN)/python -m bench.gpu_static
 
+# The wheel is made from the unpacked source distribution. auditwheel leaves out the libraries that torch brings.
+wheel: setup ## Build the source distribution and the wheel into dist/
+	rm -rf dist
+	$(BIN)/check-sdist --no-isolation
+	$(BIN)/python -m build --no-isolation
+ifeq ($(shell uname),Linux)
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libcudart*' \
+		--wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+endif
+
+dist:
+	$(MAKE) wheel
+
+TORCH ?= torch
+EXTRAS ?= test
+ONLY_INSTALLED := import hqfkernels as h; print(h.__file__, *h.backends.native_status()); \
+	assert "site-packages" in h.__file__ and h.backends.native_status()[0]
+
+# $(1) installs into build/installed/venv; the tests run beside it, in the source distribution less the packages.
+define test-installed
+	rm -rf build/installed && mkdir -p build/installed
+	tar -xzf dist/*.tar.gz -C build/installed --strip-components=1
+	rm -r build/installed/hqfkernels build/installed/hqfnet
+	$(PYTHON) -m venv build/installed/venv
+	$(1) "$$(ls dist/*.whl)[$(EXTRAS)]"
+	cd build/installed && venv/bin/python -c '$(ONLY_INSTALLED)'
+	cd build/installed && venv/bin/python -m pytest $(if $(findstring net,$(EXTRAS)),,--ignore=tests/hqfnet --ignore=tests/interop)
+endef
+
+test-wheel: dist ## Install the wheel into an empty environment and test it there (TORCH=torch==2.13.0, EXTRAS=net,test,dev)
+	$(call test-installed,build/installed/venv/bin/python -m pip install $(TORCH))
+
+test-minimum: dist ## The same with the lowest versions that pyproject.toml admits
+	$(call test-installed,$(BIN)/uv pip install --python build/installed/venv --resolution lowest-direct)
+
+audit: setup ## Look the installed packages up in the database of known vulnerabilities
+	$(BIN)/pip-audit --skip-editable
+
 clean: ## Remove everything that was built, .venv included
-	rm -rf $(VENV) build demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hqfkernels needs Python >= 3.11, but $(PYTHON) is " + sys.version.split()[0] + " (choose another: make PYTHON=python3.12)")'
@@ -42,7 +82,7 @@ $(VENV)/.created:
 
 # Everything that pyproject.toml asks for, to build and to run; torch must be there before the library is compiled.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
-	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *e["net"], *e["draw"], *e["dev"], sep="\n")' > $@.txt
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *e["net"], *e["draw"], *e["test"], *e["dev"], sep="\n")' > $@.txt
 	$(BIN)/python -m pip install -r $@.txt
 	touch $@
 

@@ -65,7 +65,7 @@ class CMakeBuild(build_ext):
             "HQF_OUTPUT_DIR": library.parent,
             "HQF_SUFFIX": library.name.removeprefix("_C"),
             "HQF_TORCH_CUDA": torch.version.cuda or "",
-            "HQF_TORCH_DIR": Path(torch.__file__).parent,
+            "HQF_TORCH_DIR": Path(torch.__file__).resolve().parent,
             "HQF_VERSION": self.distribution.get_version(),
             "Python_EXECUTABLE": sys.executable,
         }
@@ -86,24 +86,14 @@ class CMakeBuild(build_ext):
                     other.unlink()
 
 
-def files(*patterns: str) -> list[str]:
-    """The files of csrc/ that match, as setuptools wants them: relative and sorted."""
-    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(f"csrc/{pattern}"))
+def library(name: str) -> Extension:
+    # optional: without a compiler or CUDA toolkit it is missing, which is no error, because the reference
+    # implementation takes over. No sources: CMake finds them, and MANIFEST.in lists them for the source distribution.
+    return Extension(name, [], optional=True, py_limited_api=LIMITED_API)
 
 
-# optional: without a compiler or CUDA toolkit the library is missing, which is no error, because the reference
-# implementation takes over. The file lists serve the source distribution; CMake finds its own.
 setup(
     cmdclass={"build_ext": CMakeBuild},
-    ext_modules=[
-        Extension(
-            "hqfkernels._C",
-            files("common/*.cpp", "cpu/*.cpp", "bindings/*.cpp"),
-            depends=["CMakeLists.txt", *files("**/*.hpp", "**/*.cuh", "tests/*.cpp")],
-            optional=True,
-            py_limited_api=LIMITED_API,
-        ),
-        Extension("hqfkernels._cuda", files("cuda/*.cu", "cuda/*.cpp"), optional=True, py_limited_api=LIMITED_API),
-    ],
+    ext_modules=[library("hqfkernels._C"), library("hqfkernels._cuda")],
     options={"bdist_wheel": {"py_limited_api": OLDEST_PYTHON}} if LIMITED_API else {},
 )
