@@ -1,6 +1,6 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
-# Variables: PYTHON (interpreter for the environments), DATA and CLASSES (folder and class list for `make demo`), TORCH and
-# EXTRAS (what `make test-wheel` and `make test-minimum` install), HQF_CUDA and MAX_JOBS (see setup.py).
+# Variables: PYTHON (interpreter for the environments), DATA and CLASSES (folder and class list for `make demo`), TORCH,
+# EXTRAS and TESTS (what `make test-wheel` and `make test-minimum` install and run), HQF_CUDA and MAX_JOBS (see setup.py).
 
 PYTHON ?= python3
 VENV := .venv
@@ -48,7 +48,10 @@ dist:
 	$(MAKE) wheel
 
 TORCH ?= torch
-EXTRAS ?= test
+EXTRAS ?= draw,test
+comma := ,
+EXTRA_OPTIONS = $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra))
+TESTS ?= tests $(if $(findstring net,$(EXTRAS)),,--ignore=tests/hqfnet --ignore=tests/interop)
 ONLY_INSTALLED := import hqfkernels as h; print(h.__file__, *h.backends.native_status()); \
 	assert "site-packages" in h.__file__ and h.backends.native_status()[0]
 
@@ -60,17 +63,21 @@ define test-installed
 	$(PYTHON) -m venv build/installed/venv
 	$(1) "$$(ls dist/*.whl)[$(EXTRAS)]"
 	cd build/installed && venv/bin/python -c '$(ONLY_INSTALLED)'
-	cd build/installed && venv/bin/python -m pytest $(if $(findstring net,$(EXTRAS)),,--ignore=tests/hqfnet --ignore=tests/interop)
+	cd build/installed && venv/bin/python -m pytest $(TESTS)
 endef
 
-test-wheel: dist ## Install the wheel into an empty environment and test it there (TORCH=torch==2.13.0, EXTRAS=net,test,dev)
+test-wheel: dist ## Install the wheel into an empty environment and test it there (TORCH=torch==2.13.0, EXTRAS=net,draw,test,dev)
 	$(call test-installed,build/installed/venv/bin/python -m pip install $(TORCH))
 
 test-minimum: dist ## The same with the lowest versions that pyproject.toml admits
-	$(call test-installed,$(BIN)/uv pip install --python build/installed/venv --resolution lowest-direct)
+	$(call test-installed,$(BIN)/uv pip compile --quiet --python build/installed/venv --resolution lowest-direct $(EXTRA_OPTIONS) \
+		pyproject.toml --output-file build/installed/lowest.txt && \
+		$(BIN)/uv pip install --python build/installed/venv --requirement build/installed/lowest.txt)
 
-audit: setup ## Look the installed packages up in the database of known vulnerabilities
-	$(BIN)/pip-audit --skip-editable
+audit: setup ## Look the newest dependencies up in the database of known vulnerabilities
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --all-extras pyproject.toml --output-file build/audit.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement build/audit.txt
 
 clean: ## Remove everything that was built, .venv included
 	rm -rf $(VENV) build dist demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
