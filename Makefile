@@ -76,8 +76,8 @@ test-minimum: dist ## The same with the lowest versions that pyproject.toml admi
 
 audit: setup ## Look the newest dependencies up in the database of known vulnerabilities
 	mkdir -p build
-	$(BIN)/uv pip compile --quiet --all-extras pyproject.toml --output-file build/audit.txt
-	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement build/audit.txt
+	$(BIN)/uv pip compile --quiet --all-extras --generate-hashes pyproject.toml --output-file build/audit.txt
+	$(BIN)/pip-audit --strict --disable-pip --requirement build/audit.txt
 
 clean: ## Remove everything that was built, .venv included
 	rm -rf $(VENV) build dist demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
