@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint bench gpu-check wheel test-wheel test-minimum audit clean
+.PHONY: help setup test demo lint docs bench gpu-check wheel test-wheel test-minimum audit clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ lint: setup ## Check style, types and formatting
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+docs: $(VENV)/.docs ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup ## Run the benchmarks
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-group-by=group
@@ -80,7 +83,7 @@ audit: setup ## Look the newest dependencies up in the database of known vulnera
 	$(BIN)/pip-audit --strict --disable-pip --requirement build/audit.txt
 
 clean: ## Remove everything that was built, .venv included
-	rm -rf $(VENV) build dist demo *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hqfkernels needs Python >= 3.11, but $(PYTHON) is " + sys.version.split()[0] + " (choose another: make PYTHON=python3.12)")'
@@ -90,6 +93,11 @@ $(VENV)/.created:
 # Everything that pyproject.toml asks for, to build and to run; torch must be there before the library is compiled.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *e["net"], *e["draw"], *e["test"], *e["dev"], sep="\n")' > $@.txt
+	$(BIN)/python -m pip install -r $@.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $@.txt
 	$(BIN)/python -m pip install -r $@.txt
 	touch $@
 

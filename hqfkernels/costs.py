@@ -1,8 +1,9 @@
-"""What things cost: nanoseconds of one core, forward and backward together in float32.
+"""What things cost: nanoseconds, forward and backward together in float32.
 
 A cost is a sum of counts times constants, for a call, for each set of weights in it and for each sample. The constants
-are fitted to measurements by ``python -m bench.planner`` on a machine with AVX-512 (docs/benchmarks.md); only their
-ratios matter.
+for CPUs, of one core, are fitted to measurements by ``python -m bench.planner`` on a machine with AVX-512
+(docs/benchmarks.md). Those for GPUs are counted, not measured: bytes, instructions and exchanges of the compiled
+kernels (bench/results/gpu_static.csv) at the rates of an H200. Only ratios matter.
 """
 
 from __future__ import annotations
@@ -39,6 +40,28 @@ CONSTANTS: dict[str, float] = {
     "double": 2.0,  # how much longer a circuit takes in double precision
 }
 
+GPU_CONSTANTS: dict[str, float] = {
+    "gate call": 5e4,
+    "gate number": 2.8e-3,  # 12 bytes at 4.3 TB/s: read twice and its gradient written, or an output's
+    "gate amplitude": 1e-3,
+    "gate rotation": 1e-3,
+    "gate pair": 3e-4,
+    "gate own pair": 5e-4,
+    "weight": 1.0,
+    "fourier call": 1.2e5,
+    "fourier number": 2.8e-3,
+    "fourier wave": 2e-3,  # 60 instructions of the 3e13 a second
+    "fourier product": 2e-4,
+    "fourier run": 1e-4,
+    "fourier term": 2e-4,
+    "parameter": 1.0,
+    "propagation pair": 10.0,  # by one block of threads
+    "propagation entry": 10.0,
+    "character": 0.0,
+    "grid call": 2e5,
+    "double": 2.0,
+}
+"""On a GPU as a whole; the unitary engine, which has no kernels there, has no price."""
 
 Counts = dict[str, float]
 
@@ -61,8 +84,12 @@ class Cost:
     @property
     def prices(self) -> Prices:
         """Nanoseconds for a call, for a set of weights, for a sample."""
+        return self.priced(CONSTANTS)
+
+    def priced(self, constants: dict[str, float]) -> Prices:
+        """`prices` by other constants than those of CPUs."""
         call, weight_set, sample = (
-            sum(CONSTANTS[name] * number for name, number in counts.items()) for counts in self._parts
+            sum(constants[name] * number for name, number in counts.items()) for counts in self._parts
         )
         return call, weight_set, sample
 

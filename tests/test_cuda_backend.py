@@ -9,7 +9,7 @@ import torch
 
 import hqfkernels as hqf
 from hqfkernels import ansatz, planner
-from hqfkernels.backends import cuda, custatevec
+from hqfkernels.backends import cuda, custatevec, triton
 from tests.test_build import run_python
 
 
@@ -84,7 +84,7 @@ def test_the_cuda_library_registers_the_gate_engine():
 def choice(n_qubits: int, double: bool = False, engine: str = "auto", backend: str = "auto") -> str:
     circuit = ansatz.local_circuit((1, n_qubits), 1)
     schedule = planner.choose((circuit.text,), "expval", ("cuda", 0, double), engine, backend)
-    return planner.scheduled(schedule, 10**6, 1)
+    return planner.scheduled(schedule, 10**8, 1)
 
 
 def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch):
@@ -102,7 +102,33 @@ def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch):
             choice(4, backend="cpu")
         plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10**6, 1)
         assert (plan.engine, plan.backend) == ("gate", "cuda")
-        assert "no kernels for GPUs" in dict(plan.reasons)["fourier"]
+        assert "no kernels for GPUs" in dict(plan.reasons)["unitary"]
+        assert dict(plan.reasons)["fourier"] == dict(plan.reasons)["triton"] == "torch finds no CUDA device"
+    finally:
+        planner._choose.cache_clear()
+
+
+def test_the_planner_takes_tritons_contraction_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(cuda, "cuda_status", lambda index: (True, "there"))
+    monkeypatch.setattr(triton, "triton_status", lambda index: (True, "there"))
+    monkeypatch.setattr(custatevec, "status", lambda index: (True, "there"))
+    planner._choose.cache_clear()
+    place = "cuda", 0, False
+    try:
+        assert choice(4) == choice(4, backend="triton") == choice(14) == "fourier"
+        assert choice(4, engine="gate") == choice(4, backend="cuda") == "gate"
+        assert choice(14, engine="gate") == planner.CUSTATEVEC
+        deep = ansatz.strongly_entangling(8, 4).text
+        assert [name for name, _ in planner.choose((deep,), "expval", place, "auto", "auto")] == ["gate"]
+        with pytest.raises(RuntimeError, match="backend 'triton' refuses: it carries the fourier engine, 'gate' was"):
+            choice(4, engine="gate", backend="triton")
+        with pytest.raises(RuntimeError, match="backend 'cuda' refuses: it carries the gate engine, 'fourier' was"):
+            choice(4, engine="fourier", backend="cuda")
+        plan = planner.explain_choice(ansatz.local_circuit().text, place, "auto", "auto", 10**8, 1)
+        assert (plan.engine, plan.backend) == ("fourier", "triton")
+        assert "cheaper" in dict(plan.reasons)["gate"]
+        plan = planner.explain_choice(ansatz.local_circuit().text, place, "gate", "auto", 10**6, 1)
+        assert (plan.engine, plan.backend) == ("gate", "cuda")
     finally:
         planner._choose.cache_clear()
 

@@ -128,7 +128,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "unknown backend": (
         {"backend": "tpu"},
         ValueError,
-        "backend: must be one of auto, cpu, cuda, custatevec, reference, got",
+        "backend: must be one of auto, cpu, cuda, triton, custatevec, reference, got",
     ),
     "backend off its device": (
         {"inputs": torch.zeros(4, 3, device="meta"), "weights": torch.zeros(2, device="meta"), "backend": "cpu"},
@@ -228,7 +228,7 @@ def test_the_reference_backend_runs_no_kernel(recorder):
 
 def test_the_reference_does_not_stand_in_for_the_fourier_engine():
     inputs, weights = torch.zeros(4, 3), torch.zeros(2)
-    with pytest.raises(RuntimeError, match="backend 'reference' refuses: it simulates gate by gate"):
+    with pytest.raises(RuntimeError, match="backend 'reference' refuses: it carries the gate engine, 'fourier' was asked for"):
         hqf.expval(two_qubits(), inputs, weights, engine="fourier", backend="reference")
     plan = hqf.explain(
         two_qubits(), torch.empty(1 << 22, 3, device="meta"), torch.zeros(2, device="meta"), backend="reference"

@@ -1,9 +1,5 @@
 """The plain-torch reference against Kronecker products, parameter shift and finite differences."""
 
-import re
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -174,13 +170,3 @@ def test_works_under_vmap():
     inputs, weights = random_tensor(rng, 5, 2), random_tensor(rng, 3)
     mapped = torch.func.vmap(lambda x: reference.expval(circuit, x, weights))(inputs)
     torch.testing.assert_close(mapped, reference.expval(circuit, inputs, weights))
-
-
-def test_the_worked_example_of_the_conventions():
-    text = (Path(__file__).parents[1] / "docs" / "conventions.md").read_text(encoding="utf-8")
-    scope: dict[str, Any] = {}
-    exec(text.split("```python\n")[1].split("```")[0], scope)
-    rows = re.findall(r"^\| x0 = \d \| (.*) \|$", text, re.MULTILINE)
-    table = [[float(value.replace("−", "-")) for value in row.split(" | ")] for row in rows]
-    np.testing.assert_allclose(scope["y"].numpy(), table, rtol=0, atol=5.1e-5)
-    assert scope["c"].draw() in text

@@ -193,9 +193,15 @@ def test_precision_is_float32_unless_torch_was_told_otherwise():
         torch.set_float32_matmul_precision(before)
 
 
+def propagation_of(circuit):
+    found = recipe(lower(circuit.text, "expval")).source
+    assert isinstance(found, Propagation)
+    return found.text
+
+
 @pytest.mark.parametrize("n", [2, 3])
 def test_propagation(n):
-    text = recipe(lower(layered(n, 2).text, "expval")).source.text
+    text = propagation_of(layered(n, 2))
     weights = torch.randn(2, 3, Propagation.from_text(text).n_weights, dtype=torch.float64)
     got = propagation.forward(weights, text)
     torch.testing.assert_close(got, torch.ops.hqfkernels.propagation_forward(weights, text), atol=1e-13, rtol=1e-13)
@@ -208,7 +214,7 @@ def test_propagation_that_collects():
     c = hqf.Circuit(3)
     for k in range(3):
         c.ry(hqf.Input(k % 2), k).ry(hqf.Weight(2 * k), k).cx(k, (k + 1) % 3).rz(hqf.Weight(2 * k + 1), k)
-    text = recipe(lower(c.text, "expval")).source.text
+    text = propagation_of(c)
     assert "collect" in text
     weights = torch.randn(2, Propagation.from_text(text).n_weights, dtype=torch.float64)
     got = propagation.forward(weights, text)

@@ -51,8 +51,8 @@ class Grid:
 
     def on(self, device: torch.device) -> Grid:
         """The same with its tensors on a device."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Grid(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in own.items()})
+        own: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "program"}
+        return Grid(self.program, *(tensor.to(device) for tensor in own.values()))
 
     def _points_for(self, weights: Tensor) -> Tensor:
         return self.points.expand(*weights.shape[:-1], *self.points.shape)
