@@ -1,6 +1,7 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
-# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py),
-# PEERS_DIR (where `make bench-peers` keeps its environments) and ARGS (options for it, `ARGS=--help` lists them).
+# Variables: PYTHON (interpreter for the environments), DATA and CLASSES (folder and class list for `make demo`), TORCH,
+# EXTRAS and TESTS (what `make test-wheel` and `make test-minimum` install and run), PEERS_DIR (where `make bench-peers`
+# keeps its environments), ARGS (options of a benchmark, `ARGS=--help` lists them), HQF_CUDA and MAX_JOBS (see setup.py).
 
 PYTHON ?= python3
 PEERS_DIR ?= .peers
@@ -9,10 +10,10 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers gpu-check clean
+.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers gpu-check wheel test-wheel test-minimum audit clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the library
 
@@ -46,8 +47,54 @@ bench-peers: setup ## Compare with other simulators, each in an environment of i
 gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
 	$(BIN)/python -m bench.gpu_static
 
+# The wheel is made from the unpacked source distribution. auditwheel leaves out the libraries that torch brings.
+wheel: setup ## Build the source distribution and the wheel into dist/
+	rm -rf dist
+	$(BIN)/check-sdist --no-isolation
+	$(BIN)/python -m build --no-isolation
+ifeq ($(shell uname),Linux)
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libcudart*' \
+		--wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+endif
+
+dist:
+	$(MAKE) wheel
+
+TORCH ?= torch
+EXTRAS ?= draw,test
+comma := ,
+EXTRA_OPTIONS = $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra))
+TESTS ?= tests $(if $(findstring net,$(EXTRAS)),,--ignore=tests/hqfnet --ignore=tests/interop)
+ONLY_INSTALLED := import hqfkernels as h; print(h.__file__, *h.backends.native_status()); \
+	assert "site-packages" in h.__file__ and h.backends.native_status()[0]
+
+# $(1) installs into build/installed/venv; the tests run beside it, in the source distribution less the packages.
+define test-installed
+	rm -rf build/installed && mkdir -p build/installed
+	tar -xzf dist/*.tar.gz -C build/installed --strip-components=1
+	rm -r build/installed/hqfkernels build/installed/hqfnet
+	$(PYTHON) -m venv build/installed/venv
+	$(1) "$$(ls dist/*.whl)[$(EXTRAS)]"
+	cd build/installed && venv/bin/python -c '$(ONLY_INSTALLED)'
+	cd build/installed && venv/bin/python -m pytest $(TESTS)
+endef
+
+test-wheel: dist ## Install the wheel into an empty environment and test it there (TORCH=torch==2.13.0, EXTRAS=net,draw,test,dev)
+	$(call test-installed,build/installed/venv/bin/python -m pip install $(TORCH))
+
+test-minimum: dist ## The same with the lowest versions that pyproject.toml admits
+	$(call test-installed,$(BIN)/uv pip compile --quiet --python build/installed/venv --resolution lowest-direct $(EXTRA_OPTIONS) \
+		pyproject.toml --output-file build/installed/lowest.txt && \
+		$(BIN)/uv pip install --python build/installed/venv --requirement build/installed/lowest.txt)
+
+audit: setup ## Look the newest dependencies up in the database of known vulnerabilities
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --all-extras --generate-hashes pyproject.toml --output-file build/audit.txt
+	$(BIN)/pip-audit --strict --disable-pip --requirement build/audit.txt
+
 clean: ## Remove everything that was built, .venv included
-	rm -rf $(VENV) .peers build demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .peers build dist demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hqfkernels needs Python >= 3.11, but $(PYTHON) is " + sys.version.split()[0] + " (choose another: make PYTHON=python3.12)")'
@@ -56,7 +103,7 @@ $(VENV)/.created:
 
 # Everything that pyproject.toml asks for, to build and to run; torch must be there before the library is compiled.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
-	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *e["net"], *e["draw"], *e["dev"], sep="\n")' > $@.txt
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *e["net"], *e["draw"], *e["test"], *e["dev"], sep="\n")' > $@.txt
 	$(BIN)/python -m pip install -r $@.txt
 	touch $@
 

@@ -15,6 +15,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+# One library serves every Python from this version on. Free-threaded interpreters have no limited API: they get a
+# library of their own.
+OLDEST_PYTHON = "cp311"
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def missing_tool() -> str | None:
@@ -41,17 +45,17 @@ class CMakeBuild(build_ext):
             )
             return
         try:
-            import pybind11
             import torch
         except ImportError as error:
             sys.exit(
                 f"hqfkernels is compiled against the torch of its environment, but {error.name} cannot be imported. "
                 "Install what the build needs, then build without isolation: "
-                "pip install torch 'setuptools>=77' cmake ninja pybind11 && pip install --no-build-isolation ."
+                "pip install torch 'setuptools>=77' cmake ninja && pip install --no-build-isolation ."
             )
         sanitizers = os.environ.get("HQF_SANITIZE", "")
         names = ["sanitize", *sanitizers.split(",")] if sanitizers else ["cmake", sys.implementation.cache_tag]
         build = ROOT / "build" / "-".join(names)
+        library = Path(self.get_ext_fullpath("hqfkernels._C")).resolve()
         # pip does not put the environment's own programs (cmake, ninja) on the path.
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
         cmake = shutil.which("cmake", path=path)
@@ -61,12 +65,12 @@ class CMakeBuild(build_ext):
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
             "HQF_CUDA": os.environ.get("HQF_CUDA", "auto"),
             "HQF_SANITIZE": sanitizers,
-            "HQF_OUTPUT_DIR": Path(self.get_ext_fullpath("hqfkernels._C")).resolve().parent,
+            "HQF_OUTPUT_DIR": library.parent,
+            "HQF_SUFFIX": library.name.removeprefix("_C"),
             "HQF_TORCH_CUDA": torch.version.cuda or "",
-            "HQF_TORCH_DIR": Path(torch.__file__).parent,
+            "HQF_TORCH_DIR": Path(torch.__file__).resolve().parent,
             "HQF_VERSION": self.distribution.get_version(),
             "Python_EXECUTABLE": sys.executable,
-            "pybind11_DIR": pybind11.get_cmake_dir(),
         }
         configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         configure += [f"-D{key}={value}" for key, value in settings.items()]
@@ -75,23 +79,24 @@ class CMakeBuild(build_ext):
             if subprocess.run(command, env={**os.environ, "PATH": path}).returncode != 0:
                 sys.exit("The compiled library of hqfkernels could not be built: see the messages above.")
 
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        # Python would rather import a library that an earlier build left under the name of one version of Python.
+        for extension in self.extensions:
+            library = Path(self.get_ext_fullpath(extension.name))
+            for other in library.parent.glob(f"{library.name.split('.')[0]}.*.so"):
+                if other.name != library.name:
+                    other.unlink()
 
-def files(*patterns: str) -> list[str]:
-    """The files of csrc/ that match, as setuptools wants them: relative and sorted."""
-    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(f"csrc/{pattern}"))
+
+def library(name: str) -> Extension:
+    # optional: without a compiler or CUDA toolkit it is missing, which is no error, because the reference
+    # implementation takes over. No sources: CMake finds them, and MANIFEST.in lists them for the source distribution.
+    return Extension(name, [], optional=True, py_limited_api=LIMITED_API)
 
 
-# optional: without a compiler or CUDA toolkit the library is missing, which is no error, because the reference
-# implementation takes over. The file lists serve the source distribution; CMake finds its own.
 setup(
     cmdclass={"build_ext": CMakeBuild},
-    ext_modules=[
-        Extension(
-            "hqfkernels._C",
-            files("common/*.cpp", "cpu/*.cpp", "bindings/*.cpp"),
-            depends=["CMakeLists.txt", *files("**/*.hpp", "**/*.cuh", "tests/*.cpp")],
-            optional=True,
-        ),
-        Extension("hqfkernels._cuda", files("cuda/*.cu", "cuda/*.cpp"), optional=True),
-    ],
+    ext_modules=[library("hqfkernels._C"), library("hqfkernels._cuda")],
+    options={"bdist_wheel": {"py_limited_api": OLDEST_PYTHON}} if LIMITED_API else {},
 )

@@ -3,7 +3,7 @@
 #
 #   bench/gpu_run.sh [folder for results]           default: gpu-results
 #
-# Needs nvcc, a C++ compiler, cmake, ninja, pybind11, torch >= 2.10 with CUDA, pytest, pytest-benchmark; takes
+# Needs nvcc, a C++ compiler, cmake, ninja, torch >= 2.10 with CUDA, pytest, pytest-benchmark; takes
 # compute-sanitizer if there is one. PYTHON names the interpreter, WHEELS a folder of optional wheels (PennyLane; for
 # cuStateVec all that `pip download cuquantum-python-cu13` brings), which are installed into the results folder. Leaves
 # summary.json, gpu.json (timings), and a log of each step; a step that fails does not keep the later ones from running,
@@ -42,7 +42,6 @@ settings=$("$python" - "$PWD" <<'END'
 import sys
 from pathlib import Path
 
-import pybind11
 import torch
 
 root = Path(sys.argv[1])
@@ -55,7 +54,6 @@ print(
     f"-DHQF_TORCH_DIR={Path(torch.__file__).parent}",
     f"-DHQF_VERSION={version}",
     f"-DPython_EXECUTABLE={sys.executable}",
-    f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
 )
 END
 ) || exit 1

@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from hqfnet.checkpoint import read_tensors
 from hqfnet.feature_cache import FeatureCache
 
 LEVELS = 4
@@ -127,10 +128,10 @@ def check_weight_file(path: Path) -> None:
     """Refuses a weight file that is missing, damaged, or a pickle of more than tensors.
 
     Raises:
-        Exception: whatever safetensors or ``torch.load`` raise; nothing in the file is run.
+        Exception: whatever safetensors raises, and what `read_tensors` does; nothing in the file is run.
     """
     if path.suffix == ".safetensors":
         with safetensors.safe_open(path, "pt"):
             pass
     else:
-        torch.load(path, map_location="cpu", weights_only=True)
+        read_tensors(path)

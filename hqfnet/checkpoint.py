@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,27 @@ def stamp() -> dict[str, Any]:
     return {"format": FORMAT, "version": hqfkernels.__version__}
 
 
+def read_tensors(path: str | Path, mmap: bool = False) -> Any:
+    """Reads a file of ``torch.save`` that holds tensors, numbers, texts, lists and dicts; nothing in it is run.
+
+    Args:
+        path: the file.
+        mmap: leave tensors on disk until they are used.
+
+    Raises:
+        ValueError: the file is damaged or holds something else, which is not read because it could run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # there is no end to what a pickle that is damaged, or made to harm, lets torch raise
+        raise ValueError(
+            f"{path} cannot be read as one: it is damaged, or holds other objects than tensors and settings, which are "
+            "refused because they could run code"
+        ) from error
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint of `SegmentationTask` without running code from it; tensors stay on disk until used.
 
@@ -33,9 +53,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"checkpoint: there is no file {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise ValueError(f"checkpoint: {path} cannot be read as one: {error}") from error
+        content = read_tensors(path, mmap=True)
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {error}") from error
     check_format(content, str(path))
     checkpoint: dict[str, Any] = content
     checkpoint["hyper_parameters"].pop("_instantiator", None)  # Lightning's note on how its command line made the task
@@ -44,14 +64,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def check_format(checkpoint: Any, name: str = "the checkpoint") -> None:
     """Raises ValueError unless hqfnet wrote it, in the format that is read here."""
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint or "hyper_parameters" not in checkpoint:
+    parts = [checkpoint.get(part) if isinstance(checkpoint, dict) else None for part in (KEY, "hyper_parameters")]
+    if not all(isinstance(part, dict) for part in parts):
         raise ValueError(f"checkpoint: {name} was not written by hqfnet's training, so its network is unknown")
     written = checkpoint[KEY]
-    if written["format"] != FORMAT:
+    if written.get("format") != FORMAT:
         raise ValueError(
-            f"checkpoint: {name} has format {written['format']} (hqfnet {written['version']}), but this is hqfnet "
-            f"{hqfkernels.__version__}, which reads format {FORMAT}"
+            f"checkpoint: {name} has format {written.get('format')} (hqfnet {written.get('version')}), but this is "
+            f"hqfnet {hqfkernels.__version__}, which reads format {FORMAT}"
         )
+    # Training never writes these: only a forged checkpoint makes its reader fetch weights or write to a folder.
+    files = {key: checkpoint["hyper_parameters"].get(key) for key in ("pretrained", "feature_cache")}
+    if any(files.values()):
+        raise ValueError(f"checkpoint: {name} was not written by hqfnet's training: it asks for files: {files}")
 
 
 def check_architecture(checkpoint: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

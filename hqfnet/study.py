@@ -75,20 +75,23 @@ def kept(path: Path, settings: dict[str, Any], work: Callable[[], Result]) -> Re
         work: gives what JSON can hold.
 
     Raises:
-        SystemExit: the file holds a result of other settings.
+        SystemExit: the file is damaged, or holds a result of other settings.
     """
     settings = json.loads(json.dumps(settings))
     if path.is_file():
-        content = json.loads(path.read_text())
-        if content["settings"] != settings:
+        try:
+            content = json.loads(path.read_text())
+            before, result = content["settings"], content["result"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SystemExit(f"--out: {path} is damaged; delete it, and this part is done again: {error!r}") from error
+        if before != settings:
             raise SystemExit(f"--out: {path} is of a study with other settings; choose another folder")
     else:
-        content = {"settings": settings, "result": work()}
+        result = work()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.write_text(json.dumps({"settings": settings, "result": result}, indent=1) + "\n")
         partial.replace(path)
-    result: Result = content["result"]
     return result
 
 

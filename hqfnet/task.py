@@ -237,11 +237,14 @@ def load_task(path: str | Path) -> SegmentationTask:
     """The trained task of a checkpoint, on the CPU, in evaluation mode; nothing is downloaded.
 
     Raises:
-        ValueError: the file cannot be read, or is of another format.
+        ValueError: the file cannot be read, is of another format, or its weights do not fit its settings.
     """
     checkpoint = ckpt.read_checkpoint(path)
-    task = SegmentationTask(**checkpoint["hyper_parameters"])
-    task.load_state_dict(checkpoint["state_dict"])
+    try:
+        task = SegmentationTask(**checkpoint["hyper_parameters"])
+        task.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"checkpoint: the network of {path} cannot be made again: {error}") from error
     return task.eval()
 
 

@@ -189,6 +189,8 @@ def test_torch_export_with_any_batch(name, strict):
 @pytest.mark.parametrize(("gather", "output"), [("block", "pixels"), ("columns", "pixels"), ("grid", "channels")])
 def test_torch_export_with_any_map(gather, output):
     """Of any size that needs no padding and has several rows and columns of patches."""
+    if gather == "columns" and torch.__version__.startswith("2.10."):
+        pytest.skip("this torch cannot prove that a width w is min(w, 4 w)")
     layer = randomised(PatchCircuit2d(2, ansatz.local_circuit(), 2, gather, 2, output))
     height, width = {"rows": 1, "columns": 4}.get(gather, 2), {"rows": 4, "columns": 1}.get(gather, 2)
     shapes = ({0: Dim("batch"), 2: height * Dim("rows"), 3: width * Dim("columns")},)

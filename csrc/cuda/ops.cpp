@@ -1,7 +1,7 @@
 // The operators of hqfkernels on CUDA tensors, registered through torch's stable ABI; and hqfkernels._cuda itself,
 // whose import registers them. See csrc/bindings/ops.cpp, their counterpart for the CPU.
 
-#include <pybind11/pybind11.h>
+#include <Python.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
@@ -83,16 +83,31 @@ STABLE_TORCH_LIBRARY_IMPL(hqfkernels, CUDA, m) {
   m.impl("gate_backward", TORCH_BOX(&backward));
 }
 
-PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "CUDA part of hqfkernels; importing it registers its operators with torch.";
-  m.def(
-      "build_info",
-      [] {
-        pybind11::dict info;
-        info["version"] = HQF_VERSION;
-        info["toolkit"] = HQF_CUDA_TOOLKIT;
-        info["architectures"] = HQF_CUDA_ARCHITECTURES;
-        return info;
-      },
-      "How this library was built; architectures are CMake's names of compute capabilities.");
+namespace {
+
+PyObject* build_info(PyObject*, PyObject*) {
+  return Py_BuildValue("{s:s, s:s, s:s}", "version", HQF_VERSION, "toolkit", HQF_CUDA_TOOLKIT, "architectures",
+                       HQF_CUDA_ARCHITECTURES);
 }
+
+PyMethodDef methods[] = {
+    {"build_info", build_info, METH_NOARGS,
+     "How this library was built; architectures are CMake's names of compute capabilities."},
+    {},
+};
+
+PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "hqfkernels._cuda",
+    .m_doc = "CUDA part of hqfkernels; importing it registers its operators with torch.",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = nullptr,
+    .m_traverse = nullptr,
+    .m_clear = nullptr,
+    .m_free = nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__cuda() { return PyModuleDef_Init(&definition); }

@@ -62,6 +62,7 @@ def test_qiskit_reads_what_is_written(seed, version):
         theirs = qiskit.qasm2.loads(text)  # the standard's own qelib1.inc, without Qiskit's additions
     else:
         pytest.importorskip("qiskit_qasm3_import")
+        pytest.importorskip("qiskit.qasm3")
         theirs = qiskit.qasm3.loads(text)
     from qiskit.quantum_info import Statevector
 

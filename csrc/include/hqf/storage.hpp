@@ -15,6 +15,8 @@ namespace hqf::HQF_ARCH {
 
 #if defined(__CUDACC__)
 using Float16 = __half;
+#elif defined(__aarch64__) && !defined(__clang__) && __GNUC__ < 13  // has no _Float16 in C++
+using Float16 = __fp16;
 #else
 using Float16 = _Float16;
 #endif

@@ -1,14 +1,40 @@
 // Reading texts of words separated by blanks.
 #pragma once
 
+#include <locale.h>
+#include <stdlib.h>
+#if __has_include(<xlocale.h>)
+#include <xlocale.h>
+#endif
+
 #include <algorithm>
 #include <charconv>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace hqf {
+
+// Whether all of the text is a number that a T can hold.
+template <class T>
+bool read(std::string_view text, T& value) {
+#ifdef _LIBCPP_VERSION
+  // Its from_chars reads floating-point numbers since version 20 only, and on a Mac not even then.
+  if constexpr (std::is_floating_point_v<T>) {
+    static const locale_t plain = newlocale(LC_ALL_MASK, "C", nullptr);
+    const std::string copy(text);
+    char* end = nullptr;
+    value = static_cast<T>(strtod_l(copy.c_str(), &end, plain));
+    return end == copy.c_str() + copy.size();
+  } else
+#endif
+  {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc() && end == text.data() + text.size();
+  }
+}
 
 class Words {
  public:
@@ -27,8 +53,7 @@ class Words {
   T number(T low, T high) {
     const auto text = word();
     T value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || !(value >= low && value <= high))
+    if (!read(text, value) || !(value >= low && value <= high))
       throw std::invalid_argument("program: unexpected word '" + std::string(text) + "'");
     return value;
   }
