@@ -6,11 +6,14 @@ before the tensors were made, so that every thread's scratch memory counts, and 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bench.cases import Case, implementations
 from bench.handwritten import Form
@@ -28,13 +31,21 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak(form: Form, case: Case) -> tuple[int, int]:
-    """Bytes at the peak, and bytes of inputs, outputs and their gradients."""
+def give_back() -> None:
+    """Returns memory that is free but still held, so that using it again is seen (where the C library is glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def peak(form: Form, make_tensors: Callable[[], tuple[Tensor, Tensor]]) -> tuple[int, int]:
+    """Bytes at the peak, and bytes of inputs, outputs and their gradients, for inputs and weights that are made anew."""
     warm = torch.rand(256, 256, requires_grad=True)
     (warm @ warm).sin().sum().backward()  # starts torch's threads; what the form itself keeps is counted
+    give_back()
     reset_peak()
     before = resident("VmRSS")
-    inputs, weights = case.tensors()
+    inputs, weights = make_tensors()
     outputs = form(inputs, weights)
     grad = torch.ones_like(outputs)
     grads = torch.autograd.grad(outputs, (inputs, weights), grad)
@@ -43,5 +54,5 @@ def peak(form: Form, case: Case) -> tuple[int, int]:
 
 if __name__ == "__main__":
     name = sys.argv[1]
-    total, tensors = peak(implementations(CASE, compiled=False)[name], CASE)
+    total, tensors = peak(implementations(CASE, compiled=False)[name], CASE.tensors)
     print(json.dumps({"name": name, "case": vars(CASE), "peak": total, "tensors": tensors}))
