@@ -10,25 +10,15 @@ import ctypes
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bench.cases import Case, implementations
 from bench.handwritten import Form
+from bench.resident import reset_peak, resident
 
 CASE = Case(4, 2, 1_000_000)
-
-
-def resident(field: str) -> int:
-    """Bytes of ``VmRSS`` (now) or ``VmHWM`` (the peak since `reset_peak`)."""
-    (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(field)]
-    return int(line.split()[1]) * 1024
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def give_back() -> None:
@@ -39,7 +29,7 @@ def give_back() -> None:
 
 
 def peak(form: Form, make_tensors: Callable[[], tuple[Tensor, Tensor]]) -> tuple[int, int]:
-    """Bytes at the peak, and bytes of inputs, outputs and their gradients, for inputs and weights that are made anew."""
+    """Bytes at the peak, and bytes of inputs, outputs and their gradients; inputs and weights are made for it."""
     warm = torch.rand(256, 256, requires_grad=True)
     (warm @ warm).sin().sum().backward()  # starts torch's threads; what the form itself keeps is counted
     give_back()

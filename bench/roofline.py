@@ -1,9 +1,9 @@
 """How much of the machine the kernels use: ``python -m bench.roofline``.
 
 For circuits of `bench.cases` in batches that leave the caches, on one thread: the operations counted (`operations`)
-over the processor time of a forward and backward pass, as a share of what a loop of fused multiply-adds reaches (bench/peak.cpp),
-and the bytes of inputs, outputs and their gradients, as a share of what copying a large tensor reaches. Both peaks are
-measured between the passes, in the same rounds.
+over the processor time of a forward and backward pass, as a share of what a loop of fused multiply-adds reaches
+(bench/peak.cpp), and the bytes of inputs, outputs and their gradients, as a share of what copying a large tensor
+reaches. Both peaks are measured between the passes, in the same rounds.
 
 An operation is an addition, a multiplication or a fused multiply-add of single numbers: each takes one place in the
 same units. Not counted are comparisons, selections and sign flips, what is done once for the whole batch, and calls.

@@ -226,6 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.report:
         print(report(json.loads(options.report.read_text())))
         return
+    torch.set_num_threads(1)  # but for the points that ask for more
     run = stamp() | {"curves": []}
     path = result_path(parser, options.json, run, "scaling-")
     for curve in curves(options.quick):

@@ -20,7 +20,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from bench.compare import result_path, stamp
-from bench.memory import reset_peak, resident
+from bench.resident import reset_peak, resident
 from hqfnet.data.generated import draw_scene
 from hqfnet.model import ARCHITECTURES
 from hqfnet.predict import predict_scene
