@@ -1,5 +1,5 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
-# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py).
+# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), BASE (commit for `make bench-compare`), HQF_CUDA and MAX_JOBS (see setup.py).
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint docs bench gpu-check clean
+.PHONY: help setup test demo lint docs bench bench-compare bench-docs gpu-check clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the library
 
@@ -24,13 +24,19 @@ lint: setup ## Check style, types and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES) bench/peak.cpp
 
 docs: $(VENV)/.docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup ## Run the benchmarks
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-group-by=group
+
+bench-compare: setup ## Compare the speed of the kernels with another commit (BASE=commit, by default HEAD); fails if something is slower
+	$(BIN)/python -m bench.regress $(or $(BASE),HEAD)
+
+bench-docs: setup ## Write tables and charts of README.md and docs anew from bench/results
+	$(BIN)/python -m bench.docs
 
 gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
 	$(BIN)/python -m bench.gpu_static

@@ -31,7 +31,11 @@ from bench.cases import Case
 from bench.compare import RESULTS, describe, number
 
 ROOT = Path(__file__).parent.parent
-MARKED = re.compile(r"<!-- (table|chart|value): ([^\s<>]+) ([^\s<>]+)((?: [^\s<>]+)*) -->(.*?)<!-- end -->", re.DOTALL)
+OPENING = re.compile("<!-- (table|chart|value): ")
+END = "<!-- end -->"
+MARKED = re.compile(
+    rf"{OPENING.pattern}([^\s<>]+) ([^\s<>]+)((?: [^\s<>]+)*) -->(?:(?!{OPENING.pattern}).)*?{END}", re.DOTALL
+)
 
 Run = dict[str, Any]
 
@@ -143,16 +147,16 @@ def render(text: str, page: Path) -> str:
     """The text of ``page`` with everything between markers written anew."""
 
     def write(match: re.Match[str]) -> str:
-        what, kind, file, arguments, _ = match.groups()
+        what, kind, file, arguments = match.groups()[:4]
         opening = match.group(0).split("-->", 1)[0] + "-->"
-        return f"{opening}{generated(what, kind, file, arguments.split(), page)}<!-- end -->"
+        return f"{opening}{generated(what, kind, file, arguments.split(), page)}{END}"
 
     return MARKED.sub(write, text)
 
 
 def charts(text: str) -> Iterator[tuple[str, str, list[str]]]:
     """Kind, file and arguments of the charts of a page."""
-    for what, kind, file, arguments, _ in MARKED.findall(text):
+    for what, kind, file, arguments in (match.groups()[:4] for match in MARKED.finditer(text)):
         if what == "chart":
             yield kind, file, arguments.split()
 
@@ -175,7 +179,7 @@ def outdated() -> list[str]:
     found = []
     for page in pages():
         text = page.read_text(encoding="utf-8")
-        if text.count("<!-- end -->") != len(MARKED.findall(text)):
+        if not len(OPENING.findall(text)) == text.count(END) == len(MARKED.findall(text)):
             found.append(f"{page.relative_to(ROOT)}: a marker or its end is missing")
         elif re.search(r"^<!-- value", text, re.MULTILINE):
             found.append(f"{page.relative_to(ROOT)}: a value starts a line, where a comment ends the paragraph")

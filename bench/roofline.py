@@ -170,8 +170,9 @@ def measure(cases: list[Case], rounds: int) -> dict[str, Any]:
             values.append((time.process_time() - start) / repeat * 1e9)
     progress("")
     rows = [
-        point.describe()
+        point.sizes()
         | {
+            "engine": point.engine(),
             "nanoseconds": [value / point.case.batch for value in values],
             "operations": operations(point.case, point.engine()),
             "bytes": traffic(point.case),

@@ -68,16 +68,15 @@ class Point:
         place = planner.place_of(torch.empty(0))
         return planner.scheduled(planner.choose(texts, "expval", place, "auto", "auto"), self.case.batch, 1)
 
-    def describe(self) -> dict[str, Any]:
-        """For the result."""
-        case = self.case
-        sizes = {"qubits": case.n, "depth": case.layers, "batch": case.batch}
-        return sizes | {"threads": self.threads, "experts": self.experts, "engine": self.engine()}
+    def sizes(self) -> dict[str, int]:
+        """For the result: what may grow."""
+        case = {"qubits": self.case.n, "depth": self.case.layers, "batch": self.case.batch}
+        return case | {"threads": self.threads, "experts": self.experts}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What ``grows`` (a key of `Point.describe`), what stays ``fixed``, and the points."""
+    """What ``grows`` (a key of `Point.sizes`), what stays ``fixed``, and the points."""
 
     grows: str
     fixed: str
@@ -177,7 +176,7 @@ def measure(curve: Curve, rounds: int) -> dict[str, Any]:
     readings = time_points(points, rounds)
     progress("peak memory")
     rows = [
-        point.describe() | {"microseconds": values, "peak": peak, "tensors": tensors}
+        point.sizes() | {"engine": point.engine(), "microseconds": values, "peak": peak, "tensors": tensors}
         for point, values, (peak, tensors) in zip(points, readings, peaks(points), strict=True)
     ]
     progress("")
