@@ -7,8 +7,9 @@ In README.md and docs, what stands between a marker and ``<!-- end -->`` is gene
                                 `bench.plot.CHARTS` (the cases are for the kind speed, which draws all without them)
     <!-- value: KIND FILE ARGUMENT ... -->   a figure in a sentence; see `VALUES`
 
-FILE is a name in bench/results. To quote another run, change the name and run this again. ``--check`` writes nothing
-and fails where a page differs from its results, or a chart was drawn from another file.
+FILE is a name in bench/results. To quote another run, change the name and run this again; ``--latest`` changes all
+names to those of the newest runs of the same kind. ``--check`` writes nothing and fails where a page differs from its
+results, or a chart was drawn from another file.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ TABLES: dict[str, tuple[str, Callable[[Any, Run], str]]] = {
     "interop": ("bench.interop", lambda module, run: module.summary(run)),
     "step": ("bench.step", lambda module, run: module.summary(run)),
     "roofline": ("bench.roofline", lambda module, run: module.summary(run)),
+    "peers": ("bench.peers.report", lambda module, run: module.table(run)),
 }
 """Kind -> the module that measures it, and what makes the table, given that module (imported when needed) and a run."""
 
@@ -108,7 +110,7 @@ def source(run: Run, file: str, module: str, page: Path) -> str:
     link = os.path.relpath(RESULTS / file, page.parent)
     taken = rounds(run)
     count = f"medians of {max(taken)} rounds, " if len(taken) == 1 else ""
-    return f"{count}{describe(run)}, `python -m {module}` ([result]({link}))"
+    return f"{count}{describe(run)}, `python -m {module.removesuffix('.report')}` ([result]({link}))"
 
 
 def generated(what: str, kind: str, file: str, arguments: list[str], page: Path) -> str:
@@ -174,6 +176,22 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def latest(file: str) -> str:
+    """The newest result of the same kind: names start with the kind and go on with the date."""
+    kind = re.split(r"\d{4}-", file, maxsplit=1)[0]
+    return max(path.name for path in RESULTS.glob(f"{kind}[0-9]*.json"))
+
+
+def use_latest() -> None:
+    """Makes every marker name the newest result of its kind."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        named = {match[3] for match in MARKED.finditer(text)}
+        for file in named:
+            text = re.sub(rf"({OPENING.pattern}\S+ ){re.escape(file)}(?= )", rf"\g<1>{latest(file)}", text)
+        page.write_text(text, encoding="utf-8")
+
+
 def outdated() -> list[str]:
     """What of the documentation differs from its results."""
     found = []
@@ -205,7 +223,10 @@ def write() -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.docs", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail where something would change")
+    parser.add_argument("--latest", action="store_true", help="quote the newest run of each kind")
     options = parser.parse_args(arguments)
+    if options.latest:
+        use_latest()
     if not options.check:
         write()
     differences = outdated()

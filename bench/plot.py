@@ -161,7 +161,10 @@ def _colour(name: str) -> str:
 
 def _speed_panel(axes: Axes, case: Case, readings: Readings, names: list[str]) -> None:
     axes.set_title(f"{case.n} qubits, {case.layers} layers", pad=14)
-    axes.text(0, 1.02, f"batch {case.batch}", transform=axes.transAxes, fontsize=8, color="#555555", va="bottom")
+    batch = f"batch {case.batch}"
+    axes.annotate(
+        batch, (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=8, color="#555555"
+    )
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0, labelsize=9.5, labelcolor=INK)
     ours = statistics.median(readings[OURS])
@@ -175,7 +178,7 @@ def _speed_panel(axes: Axes, case: Case, readings: Readings, names: list[str]) -
         axes.plot([low, high], [row, row], color=colour, linewidth=1.4)
         axes.plot(median, row, "o", color=colour, markersize=8 if name == OURS else 6)
         ratio = statistics.median(ratios(readings, name))
-        text = f"{number(median)} µs" if name == OURS else f"{ratio:.1f}×" if ratio < 100 else f"{ratio:.0f}×"
+        text = f"{number(median)} µs" if name == OURS else f"{ratio:.1f}×" if ratio < 100 else f"{number(ratio)}×"
         place = (max(high, median), row)
         axes.annotate(
             text,

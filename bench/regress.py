@@ -270,7 +270,7 @@ def instructions(folder: Path, names: Sequence[str], library: Path) -> dict[str,
     """Instructions of the compiled library in a step of each problem."""
     found = {}
     with tempfile.TemporaryDirectory() as results:
-        command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", "--dump-line=no"]
+        command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
         command += [f"--callgrind-out-file={results}/out"]
         settings = {CALLGRIND_SHIM: str(library), "HQF_CPU_CAPABILITY": "avx2", "PYTHONHASHSEED": "0"}
         with Worker(folder, command, **settings) as worker:

@@ -167,3 +167,13 @@ def test_a_speed_chart_orders_by_ratio_and_shows_the_best_hand_written_form() ->
 def test_a_speed_chart_refuses_cases_that_were_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cases: run has no n=9 L=2 B=8"):
         plot.speed(COMPARE, tmp_path / "chart.png", "run", [Case(9, 2, 8)])
+
+
+def test_markers_move_to_the_newest_run_of_their_kind(project: Path) -> None:
+    results = project / "bench" / "results"
+    for name in ("2030-01-01T0-a.json", "2030-01-02T0-b.json", "planner-2031-01-01T0-c.json"):
+        (results / name).write_text(json.dumps(COMPARE))
+    page = project / "docs" / "page.md"
+    page.write_text("<!-- table: compare 2030-01-01T0-a.json --><!-- end -->\n")
+    docs.main(["--latest"])
+    assert page.read_text().startswith("<!-- table: compare 2030-01-02T0-b.json -->\n\nMedians of 2 rounds")
