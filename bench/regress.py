@@ -171,6 +171,7 @@ class Worker:
         )
         imported = self.ask(where=True)["file"]
         if not Path(imported).is_relative_to(folder):
+            self.close()
             raise RuntimeError(f"the worker imported hqfkernels from {imported} instead of {folder}")
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -185,15 +186,21 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def close(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
+        self.close()
 
 
 @dataclass
