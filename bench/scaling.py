@@ -154,7 +154,7 @@ def peak_memory(point: Point) -> tuple[int, int]:
 def peaks(points: list[Point]) -> list[tuple[int, int]]:
     """Peak memory of every point, and bytes of its inputs, outputs and their gradients."""
     context = multiprocessing.get_context("forkserver")  # of a process that has loaded torch and computed nothing yet
-    context.set_forkserver_preload(["bench.scaling"])
+    context.set_forkserver_preload(["bench.compare", "bench.memory"])
     with context.Pool(1, maxtasksperchild=1) as pool:
         return pool.map(peak_memory, points, chunksize=1)
 
