@@ -1,7 +1,8 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
 # Variables: PYTHON (interpreter for the environments), DATA and CLASSES (folder and class list for `make demo`), TORCH,
 # EXTRAS and TESTS (what `make test-wheel` and `make test-minimum` install and run), PEERS_DIR (where `make bench-peers`
-# keeps its environments), ARGS (options of a benchmark, `ARGS=--help` lists them), HQF_CUDA and MAX_JOBS (see setup.py).
+# keeps its environments), ARGS (options of a benchmark, `ARGS=--help` lists them), BASE (commit for
+# `make bench-compare`), HQF_CUDA and MAX_JOBS (see setup.py).
 
 PYTHON ?= python3
 PEERS_DIR ?= .peers
@@ -10,7 +11,8 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers gpu-check wheel test-wheel test-minimum audit clean
+.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers bench-compare bench-docs gpu-check wheel test-wheel \
+	test-minimum audit clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +35,7 @@ lint: setup ## Check style, types and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES) bench/peak.cpp
 
 docs: $(VENV)/.docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -43,6 +45,12 @@ bench: setup ## Run the benchmarks
 
 bench-peers: setup ## Compare with other simulators, each in an environment of its own that this creates (ARGS=--quick for a short run)
 	$(BIN)/python -m bench.peers --environments "$(PEERS_DIR)" $(ARGS)
+
+bench-compare: setup ## Compare the speed of the kernels with another commit (BASE=commit, by default HEAD); fails if something is slower
+	$(BIN)/python -m bench.regress $(or $(BASE),HEAD)
+
+bench-docs: setup ## Write tables and charts of README.md and docs anew from bench/results
+	$(BIN)/python -m bench.docs
 
 gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
 	$(BIN)/python -m bench.gpu_static

@@ -63,6 +63,21 @@ def result_path(parser: argparse.ArgumentParser, asked: Path | None, run: dict[s
     return path
 
 
+def describe(run: dict[str, Any]) -> str:
+    """Where, with what and when a run was made, in one line."""
+    device, versions = run["device"], run["versions"]
+    used = [f"{name} {version}" for name, version in versions.items() if name not in ("hqfkernels", "python")]
+    return ", ".join(
+        [
+            f"{device['cpu']} ({device['cores']} cores, {device['simd']})",
+            f"{run['threads']} thread" + "s" * (run["threads"] > 1),
+            *used,
+            run["date"][:10],
+            f"commit {run['commit']}" + " with changes" * run["modified"],
+        ]
+    )
+
+
 def seconds(step: Step, form: Form, repeats: int) -> float:
     """Wall-clock time of one step, the mean of ``repeats``."""
     start = time.perf_counter()
@@ -90,6 +105,11 @@ def measure(case: Case, rounds: int, compiled: bool) -> dict[str, list[float]]:
 
 def progress(text: str) -> None:
     print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):.12g}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -121,26 +141,59 @@ def details(readings: dict[str, list[float]]) -> str:
     return table(["implementation", "median (us)", "quartiles", "minimum", "ratio", "over the rounds"], rows)
 
 
+def _fastest(readings: dict[str, list[float]]) -> tuple[str | None, str | None, str | None]:
+    """By their medians the fastest forms: state vector, the same compiled, low rank; None where there is none."""
+    names = [name for name in readings if name != OURS]
+    kinds = (
+        [name for name in names if LOW_RANK not in name and COMPILED not in name],
+        [name for name in names if LOW_RANK not in name and COMPILED in name],
+        [name for name in names if LOW_RANK in name],
+    )
+    plain, compiled, low_rank = (
+        min(kind, key=lambda name: statistics.median(readings[name]), default=None) for kind in kinds
+    )
+    return plain, compiled, low_rank
+
+
+def _against(readings: dict[str, list[float]], name: str | None) -> str:
+    """The time of an implementation, and how many times that of hqfkernels it is."""
+    if name is None:
+        return ""
+    return f"{statistics.median(readings[name]):.3g}: **{statistics.median(ratios(readings, name)):.1f}x**"
+
+
 def summary(results: list[dict[str, Any]]) -> str:
-    """Every case: hqfkernels against the fastest form of each kind, fastest by its median."""
+    """Every case: hqfkernels against the fastest form of each kind."""
     rows = []
     for result in results:
         readings = result["microseconds_per_circuit"]
-        row = [f"n={result['n']} L={result['layers']} B={result['batch']}", f"{statistics.median(readings[OURS]):.3g}"]
-        names = [name for name in readings if name != OURS]
-        for kind in (
-            [name for name in names if LOW_RANK not in name and COMPILED not in name],
-            [name for name in names if LOW_RANK not in name and COMPILED in name],
-            [name for name in names if LOW_RANK in name],
-        ):
-            if kind:
-                best = min(kind, key=lambda name: statistics.median(readings[name]))
-                ratio = statistics.median(ratios(readings, best))
-                row.append(f"{best.removesuffix(COMPILED)} {statistics.median(readings[best]):.3g}: **{ratio:.1f}x**")
-            else:
-                row.append("")
-        rows.append(row)
+        cells = [
+            f"{name.removesuffix(COMPILED)} {_against(readings, name)}" if name else "" for name in _fastest(readings)
+        ]
+        case = f"n={result['n']} L={result['layers']} B={result['batch']}"
+        rows.append([case, f"{statistics.median(readings[OURS]):.3g}", *cells])
     return table(["us per circuit", OURS, "state vector", "state vector, compiled", "low rank, fastest"], rows)
+
+
+def short_summary(results: list[dict[str, Any]]) -> str:
+    """As `summary`, without the names of the forms and without low rank."""
+    rows = []
+    for result in results:
+        readings = result["microseconds_per_circuit"]
+        plain, compiled, _ = _fastest(readings)
+        case = f"{result['n']} qubits, L={result['layers']}, batch {result['batch']}"
+        ours = f"{statistics.median(readings[OURS]):.3g}"
+        rows.append([case, ours, _against(readings, plain), _against(readings, compiled)])
+    return table(["", OURS, "best plain torch", "best plain torch, compiled"], rows)
+
+
+def low_rank_ratio(result: dict[str, Any]) -> float:
+    """How many times as long as hqfkernels the fastest low-rank form takes."""
+    readings = result["microseconds_per_circuit"]
+    name = _fastest(readings)[2]
+    if name is None:
+        raise ValueError(f"case: {result['n']},{result['layers']},{result['batch']} has no low-rank form")
+    return statistics.median(ratios(readings, name))
 
 
 def memory() -> list[dict[str, Any]]:
@@ -174,12 +227,7 @@ def memory_table(results: list[dict[str, Any]]) -> str:
 
 def report(run: dict[str, Any]) -> str:
     """A run, as read from its JSON, in Markdown."""
-    device, versions = run["device"], run["versions"]
-    parts = [
-        f"{run['date']}, commit {run['commit']}{' with changes' if run['modified'] else ''}, {device['cpu']} "
-        f"({device['cores']} cores, {device['simd']}), {run['threads']} thread(s), torch {versions['torch']}",
-        summary(run["cases"]),
-    ]
+    parts = [describe(run), summary(run["cases"])]
     if run["memory"]:
         parts.append(memory_table(run["memory"]))
     return "\n\n".join(parts)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench import demos
 from bench.cases import OURS, Case
-from bench.compare import SHORTEST, details, progress, ratios, result_path, stamp, table
+from bench.compare import SHORTEST, describe, details, number, progress, ratios, result_path, stamp, table
 from hqfkernels.interop.pennylane import HQFQubit, TorchLayer
 
 Step = Callable[[], tuple[Tensor, ...]]
@@ -147,9 +147,8 @@ def measure(swap: Swap, rounds: int) -> dict[str, list[float]]:
     return readings
 
 
-def report(run: dict[str, Any]) -> str:
-    """A run, as read from its JSON, in Markdown."""
-    device, versions = run["device"], run["versions"]
+def summary(run: dict[str, Any]) -> str:
+    """Every swap: microseconds per circuit before and after, and their ratio."""
     rows = []
     for case in run["cases"]:
         readings = case["microseconds_per_circuit"]
@@ -157,16 +156,23 @@ def report(run: dict[str, Any]) -> str:
             if name != OURS:
                 ratio = ratios(readings, name)
                 ours, theirs = (statistics.median(readings[key]) for key in (OURS, name))
-                spread = f"{min(ratio):.3g} .. {max(ratio):.3g}"
+                spread = f"{number(min(ratio))} .. {number(max(ratio))}"
                 rows.append(
-                    [case["name"], name, f"{theirs:.3g}", f"{ours:.3g}", f"**{statistics.median(ratio):.3g}x**", spread]
+                    [
+                        case["name"],
+                        name,
+                        number(theirs),
+                        number(ours),
+                        f"**{number(statistics.median(ratio))}x**",
+                        spread,
+                    ]
                 )
-    return (
-        f"{run['date']}, commit {run['commit']}{' with changes' if run['modified'] else ''}, {device['cpu']} "
-        f"({device['cores']} cores, {device['simd']}), {run['threads']} thread(s), torch {versions['torch']}, "
-        f"PennyLane {versions['pennylane']}\n\n"
-        + table(["us per circuit", "before", "", OURS, "ratio", "over the rounds"], rows)
-    )
+    return table(["us per circuit", "before", "", OURS, "ratio", "over the rounds"], rows)
+
+
+def report(run: dict[str, Any]) -> str:
+    """A run, as read from its JSON, in Markdown."""
+    return f"{describe(run)}\n\n{summary(run)}"
 
 
 def main(arguments: list[str] | None = None) -> None:

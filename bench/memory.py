@@ -6,10 +6,13 @@ before the tensors were made, so that every thread's scratch memory counts, and 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from bench.cases import Case, implementations
 from bench.handwritten import Form
@@ -18,13 +21,21 @@ from bench.resident import reset_peak, resident
 CASE = Case(4, 2, 1_000_000)
 
 
-def peak(form: Form, case: Case) -> tuple[int, int]:
-    """Bytes at the peak, and bytes of inputs, outputs and their gradients."""
+def give_back() -> None:
+    """Returns memory that is free but still held, so that using it again is seen (where the C library is glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def peak(form: Form, make_tensors: Callable[[], tuple[Tensor, Tensor]]) -> tuple[int, int]:
+    """Bytes at the peak, and bytes of inputs, outputs and their gradients; inputs and weights are made for it."""
     warm = torch.rand(256, 256, requires_grad=True)
     (warm @ warm).sin().sum().backward()  # starts torch's threads; what the form itself keeps is counted
+    give_back()
     reset_peak()
     before = resident("VmRSS")
-    inputs, weights = case.tensors()
+    inputs, weights = make_tensors()
     outputs = form(inputs, weights)
     grad = torch.ones_like(outputs)
     grads = torch.autograd.grad(outputs, (inputs, weights), grad)
@@ -33,5 +44,5 @@ def peak(form: Form, case: Case) -> tuple[int, int]:
 
 if __name__ == "__main__":
     name = sys.argv[1]
-    total, tensors = peak(implementations(CASE, compiled=False)[name], CASE)
+    total, tensors = peak(implementations(CASE, compiled=False)[name], CASE.tensors)
     print(json.dumps({"name": name, "case": vars(CASE), "peak": total, "tensors": tensors}))

@@ -19,7 +19,7 @@ import torch
 
 import hqfkernels as hqf
 from bench.cases import Case
-from bench.compare import progress, result_path, stamp, table
+from bench.compare import describe, progress, result_path, stamp, table
 from hqfkernels import ansatz, costs, planner
 
 READING = 0.01
@@ -127,8 +127,8 @@ def result(problem: Problem, measured: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def report(run: dict[str, Any]) -> str:
-    """A run, as read from its JSON, in Markdown."""
+def choices(run: dict[str, Any]) -> str:
+    """Every problem: milliseconds of a step by each engine, estimates in brackets, the choice in bold."""
     rows = []
     for case in run["cases"]:
         row = [case["circuit"], str(case["batch"])]
@@ -139,12 +139,19 @@ def report(run: dict[str, Any]) -> str:
             else:
                 row.append("")
         rows.append([*row, f"{case['over_best']:.2f}"])
-    worst = max(case["over_best"] for case in run["cases"])
-    head = ["circuit", "batch", *planner.ENGINES[1:], "chosen / best"]
+    return table(["circuit", "batch", *planner.ENGINES[1:], "chosen / best"], rows)
+
+
+def worst_choice(run: dict[str, Any]) -> float:
+    """The choice that is furthest from the best engine, as a multiple of its time."""
+    return max(case["over_best"] for case in run["cases"])
+
+
+def report(run: dict[str, Any]) -> str:
+    """A run, as read from its JSON, in Markdown."""
     return (
-        f"{run['date']}, commit {run['commit']}, {run['device']['cpu']} ({run['device']['simd']}), one thread, "
-        f"torch {run['versions']['torch']}; milliseconds a step, estimates in brackets, the choice in bold; "
-        f"worst choice {worst:.2f} times the best engine\n\n{table(head, rows)}"
+        f"{describe(run)}; milliseconds a step, estimates in brackets, the choice in bold; "
+        f"worst choice {worst_choice(run):.2f} times the best engine\n\n{choices(run)}"
     )
 
 

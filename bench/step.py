@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.compare import progress, result_path, stamp, table
+from bench.compare import describe, progress, result_path, stamp, table
 from hqfnet.model import ARCHITECTURES
 from hqfnet.timing import QuantumTimer, TrainingStep
 
@@ -52,9 +52,9 @@ def quotients(readings: dict[str, list[float]], above: str, below: str) -> list[
     return [a / b for a, b in zip(readings[above], readings[below], strict=True)]
 
 
-def report(run: dict[str, Any]) -> str:
-    """A run, as read from its JSON, in Markdown."""
-    device, versions, readings = run["device"], run["versions"], run["seconds_per_step"]
+def summary(run: dict[str, Any]) -> str:
+    """The ratios with their spread, and the times behind them."""
+    readings = run["seconds_per_step"]
     rows = []
     for name, values, goal in (
         ("step, network / twin", quotients(readings, "network", "twin"), RATIO_GOAL),
@@ -65,16 +65,17 @@ def report(run: dict[str, Any]) -> str:
             [name, f"{median:.3f}", f"{low:.3f} .. {high:.3f}", f"{min(values):.3f} .. {max(values):.3f}", f"{goal}"]
         )
     milliseconds = {name: f"{1000 * statistics.median(values):.0f} ms" for name, values in readings.items()}
-    return "\n\n".join(
-        [
-            f"{run['date']}, commit {run['commit']}{' with changes' if run['modified'] else ''}, {device['cpu']} "
-            f"({device['cores']} cores, {device['simd']}), {run['threads']} thread(s), torch {versions['torch']}",
-            f"{run['model']}, {run['batch_size']} x {run['size']} x {run['size']} pixels; medians of "
-            f"{len(readings['network'])} rounds: network {milliseconds['network']}, twin {milliseconds['twin']}, "
-            f"circuits {milliseconds['circuits']}",
-            table(["ratio", "median", "quartiles", "over the rounds", "at most"], rows),
-        ]
+    return (
+        f"{run['model']}, {run['batch_size']} x {run['size']} x {run['size']} pixels; medians of "
+        f"{len(readings['network'])} rounds: network {milliseconds['network']}, twin {milliseconds['twin']}, "
+        f"circuits {milliseconds['circuits']}\n\n"
+        + table(["ratio", "median", "quartiles", "over the rounds", "at most"], rows)
     )
+
+
+def report(run: dict[str, Any]) -> str:
+    """A run, as read from its JSON, in Markdown."""
+    return f"{describe(run)}\n\n{summary(run)}"
 
 
 def main(arguments: list[str] | None = None) -> None:

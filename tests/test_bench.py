@@ -90,7 +90,7 @@ def test_peak_memory_counts_what_a_form_allocates() -> None:
         scratch = torch.ones(3 * inputs.numel())
         return inputs * weights[0] * scratch[0]
 
-    peak, tensors = memory.peak(hungry, case)
+    peak, tensors = memory.peak(hungry, case.tensors)
     assert tensors == 4 * case.batch * case.n * 4
     assert peak > 0.9 * (3 * case.batch * case.n * 4 + 2 * case.batch * case.n * 4)
 
