@@ -156,17 +156,19 @@ class Tile {
       if (axis.first_of_input)
         HQF_EACH(v) grad_input[v] = slope[v] * unit;
       else
-        HQF_EACH(v) grad_input[v] += slope[v] * unit;
+        HQF_EACH(v) grad_input[v] += in_register<V>(slope[v]) * unit;
       HQF_EACH(v) sum += slope[v];
       *slopes++ += sum;
     }
   }
 
+  // Compilers must not see that both branches begin with the same product: they would compute it ahead of the branch
+  // for some of the vectors, and only for the others fuse it with the addition, so that results depended on the vector.
   static HQF_INLINE void add_product(V* to, const V* x, const V* y, bool first) {
     if (first)
       HQF_EACH(v) to[v] = x[v] * y[v];
     else
-      HQF_EACH(v) to[v] += x[v] * y[v];
+      HQF_EACH(v) to[v] += in_register<V>(x[v]) * y[v];
   }
 
   void contract(const Member& member, const T* coefficients, const V* features) {
