@@ -12,9 +12,6 @@ namespace {
 // end.
 constexpr int kSegmentRotations = 40;
 
-// Indices in blocks and entries of tables: 4 GiB of plan and more.
-constexpr int64_t kMaxEntries = int64_t{1} << 30;
-
 bool commute(const Rotation& a, const Rotation& b) { return (parity(a.x & b.z) ^ parity(a.z & b.x)) == 0; }
 
 bool imaginary(const Rotation& r) { return parity(r.x & r.z) == 0; }
@@ -48,7 +45,6 @@ class Planner {
       if (!limits.grow_later && r.x != uint32_t{1} << bits_)
         for (const auto& later : pending) bits_ = std::max(bits_, static_cast<int>(std::bit_width(later.x)));
       if (r.x == 0 && r.angle.shared()) {
-        count_entries(bits_);
         Step& table = step(StepKind::table);
         table.table = plan_.n_tables++;
         open_segment(table);
@@ -114,11 +110,6 @@ class Planner {
     return plan_.steps.back();
   }
 
-  void count_entries(int bits) {
-    entries_ += int64_t{1} << bits;
-    if (entries_ > kMaxEntries) throw std::invalid_argument("program: too many rotations for a state of this size");
-  }
-
   void open_segment(Step& step) {
     step.segment = ++segment_;
     scaled_ = 0;
@@ -157,7 +148,6 @@ class Planner {
     for (const auto& r : block) add(s, r);
 
     const int k = static_cast<int>(block.size());
-    count_entries(bits_ - k);
     for (uint32_t j = 0; j < uint32_t{1} << k; ++j) {
       uint32_t offset = 0;
       for (int l = 0; l < k; ++l)
@@ -241,7 +231,6 @@ class Planner {
   bool complex_ = false;
   int segment_ = 0;
   int scaled_ = 0;
-  int64_t entries_ = 0;
 };
 
 }  // namespace

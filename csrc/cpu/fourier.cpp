@@ -285,14 +285,14 @@ void run(const Series& series, const Batch& batch, const View& parameters, const
           for (int v = 0; v < used; ++v) scatter<V>(batch, kOutput, lanes[v], tile.outputs + v, kVectors);
         }
       }
-      if (grad_parameters) tile.collect_slopes(&slopes[static_cast<size_t>(task) * count]);
+      if (grad_parameters) tile.collect_slopes(slopes.data() + static_cast<size_t>(task) * count);
     }
     thread_scratch().release_large();
   });
   if (!grad_parameters) return;
 
   for (int64_t group = 0; group < batch.n_groups; ++group) {
-    double* sum = &slopes[static_cast<size_t>(group * cut.tasks_per_group) * count];
+    double* sum = slopes.data() + static_cast<size_t>(group * cut.tasks_per_group) * count;
     for (int64_t task = 1; task < cut.tasks_per_group; ++task)
       for (size_t k = 0; k < count; ++k) sum[k] += sum[static_cast<size_t>(task) * count + k];
     for (size_t k = 0; k < count; ++k)

@@ -553,7 +553,7 @@ void run(const Plan& plan, const Batch& batch, const View& weights, const View* 
         machine.adjoint(set);
         scatter<V>(batch, kGradInputs, lanes, machine.grad_inputs());
       }
-      if (grad_weights) machine.collect_slopes(&slopes[static_cast<size_t>(task) * rotations]);
+      if (grad_weights) machine.collect_slopes(slopes.data() + static_cast<size_t>(task) * rotations);
     }
     thread_scratch().release_large();
   });
