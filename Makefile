@@ -1,13 +1,17 @@
 # Every target sets up what it needs: on a fresh machine, Python >= 3.11, a C++20 compiler and make are enough.
-# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py).
+# Variables: PYTHON (interpreter for the environment), DATA and CLASSES (folder and class list for `make demo`), HQF_CUDA and MAX_JOBS (see setup.py),
+# SECONDS and CLANG for `make fuzz`.
 
 PYTHON ?= python3
+CLANG ?= clang++
+SECONDS ?= 60
+FUZZ_TARGETS := circuit program series propagation qasm classes checkpoint
 VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint docs bench gpu-check clean
+.PHONY: help setup test demo lint docs bench gpu-check fuzz clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +39,21 @@ bench: setup ## Run the benchmarks
 gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
 	$(BIN)/python -m bench.gpu_static
 
+fuzz: setup build/fuzz/texts ## Fuzz what reads outside input, SECONDS (60) for each target (needs clang and atheris)
+	mkdir -p fuzz/corpus/texts
+	$(BIN)/python -m fuzz.seeds fuzz/corpus/texts
+	build/fuzz/texts -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=4096 -artifact_prefix=fuzz/corpus/ fuzz/corpus/texts
+	for target in $(FUZZ_TARGETS); do $(BIN)/python -m fuzz.run $$target --seconds $(SECONDS) || exit 1; done
+
+FUZZED := $(addprefix csrc/,common/plan.cpp common/program.cpp common/schedule.cpp cpu/series.cpp cpu/propagation.cpp \
+	cpu/dispatch.cpp cpu/capability.cpp cpu/fourier.cpp cpu/gate.cpp)
+
+build/fuzz/texts: fuzz/texts.cpp $(CXX_FILES)
+	mkdir -p build/fuzz
+	$(CLANG) -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Wno-psabi -DHQF_ARCH=baseline -Icsrc -Icsrc/include $< $(FUZZED) -o $@
+
 clean: ## Remove everything that was built, .venv included
-	rm -rf $(VENV) build demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build demo site fuzz/corpus *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hqfkernels needs Python >= 3.11, but $(PYTHON) is " + sys.version.split()[0] + " (choose another: make PYTHON=python3.12)")'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint: there is no file {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+    except Exception as error:  # there is no telling what a damaged file makes of torch's reader
         raise ValueError(f"checkpoint: {path} cannot be read as one: {error}") from error
     check_format(content, str(path))
     checkpoint: dict[str, Any] = content
@@ -44,9 +43,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def check_format(checkpoint: Any, name: str = "the checkpoint") -> None:
     """Raises ValueError unless hqfnet wrote it, in the format that is read here."""
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint or "hyper_parameters" not in checkpoint:
+    written = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if (
+        not isinstance(written, dict)
+        or not written.keys() >= stamp().keys()
+        or not isinstance(checkpoint.get("hyper_parameters"), dict)
+    ):
         raise ValueError(f"checkpoint: {name} was not written by hqfnet's training, so its network is unknown")
-    written = checkpoint[KEY]
     if written["format"] != FORMAT:
         raise ValueError(
             f"checkpoint: {name} has format {written['format']} (hqfnet {written['version']}), but this is hqfnet "
