@@ -148,7 +148,7 @@ def _angles(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
     return rng.normal(size=shape) * 2
 
 
-def how(engine: str) -> dict[str, str]:
+def how(engine: str) -> dict[str, Any]:
     """The arguments that choose an engine, or the reference, by name."""
     return {"backend": "reference"} if engine == "reference" else {"engine": engine}
 
@@ -163,7 +163,7 @@ def unless_refused(call: Callable[[], _Result]) -> _Result | None:
         raise
 
 
-FUNCTIONS = {"expval": hqf.expval, "probs": hqf.probs}
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {"expval": hqf.expval, "probs": hqf.probs}
 
 
 def results(

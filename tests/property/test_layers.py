@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 import hqfkernels as hqf
 from hqfkernels.nn import CircuitBank, PatchBank2d, PatchCircuit2d
+from hqfkernels.nn.patch import Gather, Output
 from tests import oracles
 from tests.property.cases import DTYPES, FEWER, unless_refused
 from tests.test_nn import CHANNELS_LAST, GATHERS, expected
@@ -29,7 +32,7 @@ def random_circuits(rng: np.random.Generator, count: int, n_inputs: int, n_obser
     ]
 
 
-def outcome(function: object, weights: object, tensor: Tensor) -> list[Tensor]:
+def outcome(function: Callable[[Tensor], Tensor], weights: Iterable[Tensor], tensor: Tensor) -> list[Tensor]:
     """The value and gradients of a weighted sum of it."""
     leaf = tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     value = function(leaf)
@@ -84,8 +87,8 @@ def test_a_bank_is_its_circuits(seed: int, count: int, batch: tuple[int, ...], d
 def test_patches_of_maps(
     seed: int,
     patch: tuple[int, int],
-    gather: str,
-    output: str,
+    gather: Gather,
+    output: Output,
     groups: int,
     dtype: torch.dtype,
     memory_format: torch.memory_format,
