@@ -18,8 +18,8 @@ from bench.compare import result_path, stamp
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "accuracy.md"
-EXAMPLES = 13_500
-"""Enough for 10^4 circuits for each engine: those that it refuses do not count."""
+EXAMPLES = 16_500
+"""Enough for 10^4 circuits for each engine: those that it refuses do not count, nor do empty batches."""
 
 PAGE_TEXT = """# Accuracy
 

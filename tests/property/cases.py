@@ -132,7 +132,8 @@ def cases(
     )
     scale = 1.0
     if amplitudes:
-        inputs[..., : 2**n_qubits] = torch.from_numpy(rng.normal(size=(*batch, 2**n_qubits)))
+        vectors = torch.from_numpy(rng.normal(size=(*batch, 2**n_qubits)))
+        inputs[..., : 2**n_qubits] = vectors / vectors.norm(dim=-1, keepdim=True)
         digits = {torch.float64: 150, torch.float32: 30, torch.bfloat16: 30, torch.float16: 2}[dtype]
         scale = 10.0 ** draw(st.integers(-digits, digits), label="digits of the scale")
         inputs[..., : 2**n_qubits] *= scale

@@ -16,7 +16,7 @@ class Record:
         self._comparisons: dict[tuple[str, str], int] = defaultdict(int)
         self._worst: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
 
-    def add(self, engine: str, dtype: torch.dtype, circuit: str, errors: dict[str, float]) -> None:
+    def add(self, engine: str, dtype: torch.dtype, circuit: str, errors: dict[str, float], numbers: int) -> None:
         """Notes a comparison.
 
         Args:
@@ -24,7 +24,10 @@ class Record:
             dtype: of the inputs.
             circuit: its text.
             errors: "values" and "gradients", the largest of each.
+            numbers: how many values were compared; none, and only their shape was.
         """
+        if not numbers:
+            return
         key = engine, str(dtype).removeprefix("torch.")
         self._circuits[key].add(circuit)
         self._comparisons[key] += 1

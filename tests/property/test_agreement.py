@@ -51,7 +51,7 @@ def test_engines_agree_with_the_reference(case: Case, function: str) -> None:
     for engine in (*ENGINES, *(["reference"] if case.inputs.dtype != torch.float64 else [])):
         if (actual := results(case, engine, function)) is not None:
             dtype, found = case.inputs.dtype, errors(case, actual, wanted)
-            RECORD.add(engine, dtype, case.circuit.text, found)
+            RECORD.add(engine, dtype, case.circuit.text, found, wanted[0].numel())
             assert actual[1].dtype == dtype
             assert found["values"] <= VALUES[dtype], (engine, found)
             assert found["gradients"] <= GRADIENTS[dtype], (engine, found)
@@ -59,7 +59,7 @@ def test_engines_agree_with_the_reference(case: Case, function: str) -> None:
         oracle = {"expval": oracles.expval, "probs": oracles.probs}[function]
         value = oracle(one.circuit, one.inputs.double().numpy(), one.weights.double().numpy())
         worst = error(wanted[0].view(-1, len(value))[0], torch.from_numpy(value))
-        RECORD.add("reference", torch.float64, case.circuit.text, {"values": worst})
+        RECORD.add("reference", torch.float64, case.circuit.text, {"values": worst}, value.size)
         assert worst <= VALUES[torch.float64]
 
 
@@ -77,7 +77,7 @@ def test_four_ways_to_gradients(case: Case) -> None:
             found = errors(case, actual, wanted)
             assert max(found.values()) < 1e-9, (engine, found)  # the oracle takes those of amplitudes by differences
             if engine == "reference" and case.circuit.gates[0].name != "amplitudes":
-                RECORD.add(engine, torch.float64, case.circuit.text, found)
+                RECORD.add(engine, torch.float64, case.circuit.text, found, value.numel())
             assert_differences(case, engine, slope, actual)
 
 
