@@ -31,7 +31,7 @@ any strings of Paulis, with batches, layouts and sets of weights of every kind (
 | --- | --- | --- | --- | --- |
 {table}
 
-In all: {totals}; none failed.
+In all: {totals}; none failed.{note}
 
 Errors are those against the plain-torch reference in float64 on the same numbers; the reference's own, in float64,
 against Kronecker products and, on a part of the circuits, parameter shift in numpy. An error is the largest difference,
@@ -67,6 +67,7 @@ def report(result: dict[str, Any]) -> str:
     return PAGE_TEXT.format(
         table="\n".join(table),
         totals=", ".join(f"{count} circuits by {engine}" for engine, count in totals.items()),
+        note=f" {result['note']}" if "note" in result else "",
         where=f"{device['cpu']}, {device['simd']}, torch {versions['torch']}",
         when=f"{result['date'][:10]}, commit {result['commit']}",
     )

@@ -27,6 +27,8 @@ CORPUS = Path(__file__).parent / "corpus"
 
 def main() -> None:
     with atheris.instrument_imports(include=list(INSTRUMENTED)):
+        import hqfnet.checkpoint
+        import hqfnet.data.classes  # noqa: F401
         from fuzz.targets import TARGETS, seeds
 
     parser = argparse.ArgumentParser(prog="python -m fuzz.run", description=__doc__)
