@@ -2,16 +2,19 @@
 # Variables: PYTHON (interpreter for the environments), DATA and CLASSES (folder and class list for `make demo`), TORCH,
 # EXTRAS and TESTS (what `make test-wheel` and `make test-minimum` install and run), PEERS_DIR (where `make bench-peers`
 # keeps its environments), ARGS (options of a benchmark, `ARGS=--help` lists them), BASE (commit for
-# `make bench-compare`), HQF_CUDA and MAX_JOBS (see setup.py).
+# `make bench-compare`), SECONDS and CLANG (of `make fuzz`), HQF_CUDA and MAX_JOBS (see setup.py).
 
 PYTHON ?= python3
 PEERS_DIR ?= .peers
+CLANG ?= clang++
+SECONDS ?= 60
+FUZZ_TARGETS := circuit program series propagation qasm classes checkpoint
 VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers bench-compare bench-docs gpu-check wheel test-wheel \
+.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers bench-compare bench-docs gpu-check fuzz wheel test-wheel \
 	test-minimum audit clean
 
 help: ## This list
@@ -35,7 +38,7 @@ lint: setup ## Check style, types and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES) bench/peak.cpp
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES) bench/peak.cpp fuzz/texts.cpp
 
 docs: $(VENV)/.docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -54,6 +57,19 @@ bench-docs: setup ## Write tables and charts of README.md and docs anew from ben
 
 gpu-check: setup ## Compile the GPU kernels for several architectures and tabulate what can be told without a GPU (needs nvcc)
 	$(BIN)/python -m bench.gpu_static
+
+fuzz: setup build/fuzz/texts ## Fuzz what reads outside input, SECONDS (60) for each target (needs clang and atheris)
+	mkdir -p fuzz/corpus/texts
+	$(BIN)/python -m fuzz.seeds fuzz/corpus/texts
+	build/fuzz/texts -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=4096 -artifact_prefix=fuzz/corpus/ fuzz/corpus/texts
+	for target in $(FUZZ_TARGETS); do $(BIN)/python -m fuzz.run $$target --seconds $(SECONDS) || exit 1; done
+
+FUZZED := $(addprefix csrc/,common/plan.cpp common/program.cpp common/schedule.cpp cpu/series.cpp cpu/propagation.cpp \
+	cpu/dispatch.cpp cpu/capability.cpp cpu/fourier.cpp cpu/gate.cpp)
+
+build/fuzz/texts: fuzz/texts.cpp $(CXX_FILES)
+	mkdir -p build/fuzz
+	$(CLANG) -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Wno-psabi -DHQF_ARCH=baseline -Icsrc -Icsrc/include $< $(FUZZED) -o $@
 
 # The wheel is made from the unpacked source distribution. auditwheel leaves out the libraries that torch brings.
 wheel: setup ## Build the source distribution and the wheel into dist/
@@ -102,7 +118,7 @@ audit: setup ## Look the newest dependencies up in the database of known vulnera
 	$(BIN)/pip-audit --strict --disable-pip --requirement build/audit.txt
 
 clean: ## Remove everything that was built, .venv included
-	rm -rf $(VENV) .peers build dist demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .peers fuzz/corpus build dist demo site *.egg-info hqfkernels/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hqfkernels needs Python >= 3.11, but $(PYTHON) is " + sys.version.split()[0] + " (choose another: make PYTHON=python3.12)")'

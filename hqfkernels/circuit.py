@@ -63,6 +63,8 @@ class Angle:
             if isinstance(value, (str, bytes, bool)):
                 raise TypeError
             constant = float(value)
+        except OverflowError:
+            raise ValueError("an angle must be finite, got an integer beyond all floats") from None
         except (TypeError, ValueError):
             raise TypeError(f"an angle must be a number, Input, Weight or their sum, got {value!r}") from None
         return Angle(constant)
@@ -369,7 +371,8 @@ class Circuit:
             raise ValueError(
                 f"unitary: takes a (2, 2) matrix on one qubit or (4, 4) on two, got {array.shape} on {len(targets)}"
             )
-        error = float(np.abs(array @ array.conj().T - np.eye(len(array))).max())
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = float(np.abs(array @ array.conj().T - np.eye(len(array))).max())
         if not error < 1e-8:
             raise ValueError(f"unitary: matrix must be unitary to 1e-8, but matrix @ matrix^H differs by {error:.1e}")
         return self._append(Gate("unitary", targets, (), tuple(array.ravel().tolist())))
@@ -442,16 +445,18 @@ class Circuit:
                     Angle(float(constant), _read_terms(inputs), _read_terms(weights))
                     for constant, inputs, weights in angles
                 ]
+                entries = tuple(complex(re, im) for re, im in matrix)
                 if name == "unitary":
-                    entries = np.array([complex(re, im) for re, im in matrix])
                     side = math.isqrt(len(entries))
-                    circuit.unitary(entries.reshape(side, -1), qubits)
+                    circuit.unitary(np.reshape(entries, (side, -1)), qubits)
                 elif name == "amplitudes":
                     circuit.amplitudes(expressions[0].inputs[0][0], len(expressions))
                 else:
                     circuit.append(name, expressions, qubits)
+                if circuit._gates[-1] != Gate(name, tuple(qubits), tuple(expressions), entries):
+                    raise ValueError(f"{name} has no such qubits, angles or matrix")
             return circuit.measure(*filter(None, observables.split(",")))
-        except (json.JSONDecodeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"text: does not describe a circuit: {error}") from error
 
     def draw(self, style: str = "text") -> str | Figure:

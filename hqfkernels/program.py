@@ -24,14 +24,18 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hqfkernels.circuit import Angle, Circuit, Gate
+from hqfkernels.circuit import MAX_QUBITS, Angle, Circuit, Gate
+from hqfkernels.words import Words
 
 Measurement = Literal["expval", "probs", "state"]
+
+MAX_INDEX = 1 << 24
+"""As many inputs or weights a program can have at most."""
 
 
 @dataclass(frozen=True)
@@ -138,34 +142,46 @@ class Program:
     @staticmethod
     @lru_cache(maxsize=1024)
     def from_text(text: str) -> Program:
-        """Reads `Program.text` back."""
-        words = iter(text.split())
+        """Reads `Program.text` back; raises ValueError for other texts."""
+        words = Words(text, "program", "hqf1")
+        n_qubits = words.number(1, MAX_QUBITS)
+        n_inputs, n_weights, first = (words.number(0, MAX_INDEX) for _ in range(3))
+        count = words.number(0, min(2**n_qubits, max(n_inputs - first, 0)))
+        last = 2**n_qubits - 1
 
-        def number() -> int:
-            return int(next(words))
+        def terms(size: int) -> tuple[tuple[int, float], ...]:
+            return tuple((words.number(0, size - 1), words.real()) for _ in range(words.length()))
 
-        def terms() -> tuple[tuple[int, float], ...]:
-            return tuple((number(), float(next(words))) for _ in range(number()))
-
-        if next(words) != "hqf1":
-            raise ValueError("program: unknown format, expected hqf1")
-        n_qubits, n_inputs, n_weights, first, count = (number() for _ in range(5))
         rotations = tuple(
-            Rotation(number(), number(), Angle(float(next(words)), terms(), terms())) for _ in range(number())
+            Rotation(
+                words.number(0, last), words.number(0, last), Angle(words.real(), terms(n_inputs), terms(n_weights))
+            )
+            for _ in range(words.length())
         )
-        measurement = cast(Measurement, next(words))
-        observables = tuple((number(), number(), number()) for _ in range(number()))
-        frame = tuple(int(word) for word in words)
+        measurement = words.word()
+        if measurement not in get_args(Measurement):
+            raise ValueError(f"program: unknown measurement {measurement[:40]!r}")
+        observables = tuple(
+            (words.number(0, last), words.number(0, last), _sign(words.number(-1, 1))) for _ in range(words.length())
+        )
+        frame = () if measurement == "expval" else tuple(words.number(0, last) for _ in range(1 + n_qubits))
+        words.finish()
         return Program(
             n_qubits,
             n_inputs,
             n_weights,
             rotations,
-            measurement,
+            cast(Measurement, measurement),
             observables,
             frame,
             (first, count) if count else None,
         )
+
+
+def _sign(value: int) -> int:
+    if not value:
+        raise ValueError("program: an observable has the sign 0")
+    return value
 
 
 # --- gates to rotations ---------------------------------------------------------------------------------------------

@@ -23,11 +23,15 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from hqfkernels.circuit import Angle
-from hqfkernels.program import Program, Rotation
+from hqfkernels.program import MAX_INDEX, Program, Rotation
 from hqfkernels.series import Axis, Polynomials, balanced_split, centred, halves
+from hqfkernels.words import Words
 
 MAX_PAIRS = 100_000
 """Propagations with more pairs of strings to turn are given up: preparing them would take seconds."""
+
+MAX_NUMBERS = 1 << 24
+"""Propagations with more numbers, those before and after each collection counted, are given up: gradients keep all."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +100,43 @@ class Propagation:
     @staticmethod
     @lru_cache(maxsize=256)
     def from_text(text: str) -> Propagation:
-        """Reads `text` back."""
-        words = iter(text.split())
-
-        def number() -> int:
-            return int(next(words))
-
-        def real() -> float:
-            return float(next(words))
+        """Reads `text` back; raises ValueError for other texts."""
+        words = Words(text, "propagation", "propagation1")
+        n_weights = words.number(0, MAX_INDEX)
 
         def angle() -> Angle:
-            return Angle(real(), (), tuple((number(), real()) for _ in range(number())))
+            constant = words.real()
+            return Angle(
+                constant, (), tuple((words.number(0, n_weights - 1), words.real()) for _ in range(words.length()))
+            )
 
-        if next(words) != "propagation1":
-            raise ValueError("propagation: unknown format, expected propagation1")
-        n_weights = number()
-        initial = tuple(real() for _ in range(number()))
+        initial = tuple(words.real() for _ in range(words.length()))
+        size = total = len(initial)
         steps: list[Turn | Collect] = []
-        for _ in range(number()):
-            if next(words) == "turn":
-                steps.append(Turn(angle(), tuple((number(), number(), number()) for _ in range(number()))))
+        for _ in range(words.length()):
+            kind = words.word()
+            if kind == "turn":
+                turned = angle()
+                pairs = tuple(
+                    (words.number(0, size - 1), words.number(0, size - 1), words.number(-1, 1))
+                    for _ in range(words.length())
+                )
+                steps.append(Turn(turned, pairs))
+            elif kind == "collect":
+                before, size = size, words.number(0, MAX_NUMBERS)
+                total += size
+                if total > MAX_NUMBERS:
+                    raise ValueError("propagation: too many numbers")
+                entries = tuple(
+                    (words.number(0, size - 1), words.number(0, before - 1), words.real())
+                    for _ in range(words.length())
+                )
+                steps.append(Collect(size, entries))
             else:
-                steps.append(Collect(number(), tuple((number(), number(), real()) for _ in range(number()))))
-        return Propagation(n_weights, initial, tuple(steps), tuple(angle() for _ in range(number())))
+                raise ValueError(f"propagation: unknown step {kind[:40]!r}")
+        shifts = tuple(angle() for _ in range(words.length()))
+        words.finish()
+        return Propagation(n_weights, initial, tuple(steps), shifts)
 
 
 def _angle_words(angle: Angle) -> Iterator[object]:
@@ -169,7 +187,7 @@ def propagate(program: Program, axes: tuple[Axis, ...]) -> tuple[Polynomials, Pr
             sums = _encode(sums, rotation, round(factor / axis.unit), axis.size, strides[places[k]])
             plain_numbers = False
         sums = {key: total for key, total in sums.items() if is_live(position, key[1], key[2])}
-        if max(n_pairs, len(sums)) > MAX_PAIRS:
+        if max(n_pairs, len(sums)) > MAX_PAIRS or sum(numbers) > MAX_NUMBERS:
             return None
 
     terms: dict[tuple[int, int], dict[int, float]] = {}

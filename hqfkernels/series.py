@@ -17,10 +17,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from hqfkernels.circuit import Angle
-from hqfkernels.program import Program
+from hqfkernels.program import MAX_INDEX, Program
+from hqfkernels.words import Words
 
 MAX_FEATURES = 4096
 """Products of features of half the inputs; circuits with more are refused: they would leave the cache."""
+
+MAX_DEGREE = 1024
+"""The highest degree of a polynomial in one input."""
 
 
 @dataclass(frozen=True)
@@ -105,21 +109,25 @@ class Series:
     @staticmethod
     @lru_cache(maxsize=1024)
     def from_text(text: str) -> Series:
-        """Reads `text` back."""
-        words = iter(text.split())
-
-        def number() -> int:
-            return int(next(words))
-
-        if next(words) != "series2":
-            raise ValueError("series: unknown format, expected series2")
-        n_inputs, n_members = number(), number()
+        """Reads `text` back; raises ValueError for other texts."""
+        words = Words(text, "series", "series2")
+        n_inputs = words.number(0, MAX_INDEX)
         members = []
-        for _ in range(n_members):
-            n_axes, split = number(), number()
-            axes = tuple(Axis(number(), float(next(words)), number()) for _ in range(n_axes))
-            terms = tuple(tuple((number(), number()) for _ in range(number())) for _ in range(number()))
+        for _ in range(words.length()):
+            n_axes = words.length()
+            split = words.number(0, n_axes)
+            axes = tuple(
+                Axis(words.number(0, n_inputs - 1), words.real(), words.number(1, MAX_DEGREE)) for _ in range(n_axes)
+            )
+            sizes = [math.prod(axis.size for axis in part) for part in (axes[:split], axes[split:])]
+            terms = tuple(
+                tuple((words.number(0, sizes[0] - 1), words.number(0, sizes[1] - 1)) for _ in range(words.length()))
+                for _ in range(words.length())
+            )
             members.append(Polynomials(axes, split, terms))
+        words.finish()
+        if not any(member.terms for member in members):
+            raise ValueError("series: there are no outputs")
         return Series(n_inputs, tuple(members))
 
 
@@ -143,6 +151,8 @@ def axes_of(program: Program) -> tuple[Axis, ...]:
         if unit is None:
             raise ValueError(f"input {k} enters {', '.join(f'{f:g}' for f in factors)} times: no common unit")
         axes.append(Axis(k, unit, round(sum(factors) / unit)))
+        if axes[-1].degree > MAX_DEGREE:
+            raise ValueError(f"its polynomials have degree {axes[-1].degree} in input {k}, more than {MAX_DEGREE}")
     features = max(halves(tuple(axes)))
     if features > MAX_FEATURES:
         raise ValueError(f"half of its inputs have {features} products of features, more than {MAX_FEATURES}")

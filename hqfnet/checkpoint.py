@@ -65,12 +65,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def check_format(checkpoint: Any, name: str = "the checkpoint") -> None:
     """Raises ValueError unless hqfnet wrote it, in the format that is read here."""
     parts = [checkpoint.get(part) if isinstance(checkpoint, dict) else None for part in (KEY, "hyper_parameters")]
-    if not all(isinstance(part, dict) for part in parts):
+    if not all(isinstance(part, dict) for part in parts) or not checkpoint[KEY].keys() >= stamp().keys():
         raise ValueError(f"checkpoint: {name} was not written by hqfnet's training, so its network is unknown")
     written = checkpoint[KEY]
-    if written.get("format") != FORMAT:
+    if written["format"] != FORMAT:
         raise ValueError(
-            f"checkpoint: {name} has format {written.get('format')} (hqfnet {written.get('version')}), but this is "
+            f"checkpoint: {name} has format {written['format']} (hqfnet {written['version']}), but this is "
             f"hqfnet {hqfkernels.__version__}, which reads format {FORMAT}"
         )
     # Training never writes these: only a forged checkpoint makes its reader fetch weights or write to a folder.

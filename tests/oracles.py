@@ -164,6 +164,8 @@ def random_circuit(
     n_observables: int = 4,
     gates: tuple[str, ...] = (*GATES, "unitary"),
     amplitudes: bool = False,
+    letters: str = "IXYZ",
+    coefficients: tuple[float, ...] = (1, 1, 1, 2, 3, 0.5, 0.7),
 ) -> Circuit:
     """A circuit of ``n_gates`` random gates (more if its parameters need them) that uses every input and weight.
 
@@ -180,6 +182,8 @@ def random_circuit(
         n_observables: number of Pauli strings.
         gates: names to draw from, keys of `GATES` or "unitary".
         amplitudes: whether to start from amplitudes, 2**n_qubits further inputs that come first.
+        letters: of the Pauli strings.
+        coefficients: of parameters in angles, drawn with this frequency; positive.
     """
     circuit = Circuit(n_qubits)
     first = 0
@@ -193,7 +197,7 @@ def random_circuit(
         total = Angle(round(rng.uniform(-3, 3), 3) * (not parameters or rng.random() < 0.4))
         for _ in range(rng.choice([0, 1, 2], p=[0.2, 0.6, 0.2]) if parameters else 0):
             # Coefficients of one sign, so that a parameter taken twice cannot cancel.
-            coefficient = float(rng.choice([1, 1, 1, 2, 3, 0.5, 0.7]))
+            coefficient = float(rng.choice(coefficients))
             total = total + coefficient * (unused.pop() if unused else parameters[rng.integers(len(parameters))])
         return -total if rng.random() < 0.3 else total
 
@@ -208,5 +212,5 @@ def random_circuit(
         else:
             n_angles, size = GATES[name]
             circuit.append(name, [angle() for _ in range(n_angles)], rng.permutation(n_qubits)[:size].tolist())
-    strings = ["".join(rng.choice(list("IXYZ"), n_qubits)) for _ in range(n_observables - 1)]
+    strings = ["".join(rng.choice(list(letters), n_qubits)) for _ in range(n_observables - 1)]
     return circuit.measure(*strings, "I" * n_qubits)

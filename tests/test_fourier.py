@@ -16,7 +16,7 @@ from hqfkernels.engines import fourier
 from hqfkernels.engines.fourier import MAX_TERMS, Grid, recipe
 from hqfkernels.program import Program, lower
 from hqfkernels.propagation import Propagation
-from hqfkernels.series import MAX_FEATURES, Polynomials, Series, axes_of, centred
+from hqfkernels.series import MAX_DEGREE, MAX_FEATURES, Polynomials, Series, axes_of, centred
 from tests import oracles
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -342,6 +342,10 @@ def test_results_are_bitwise_equal_for_any_number_of_threads(groups, dtype, thre
 REFUSED = {
     "amplitudes": (Circuit(2).amplitudes().ry(Weight(0), 0), "amplitude encoding"),
     "no common unit": (Circuit(1).ry(Input(0), 0).rx(Weight(0), 0).ry(math.sqrt(2) * Input(0), 0), "no common unit"),
+    "too high a degree": (
+        Circuit(1).ry(1500 * Input(0), 0).rx(Weight(0), 0).ry(Input(0), 0),
+        f"degree 1501 in input 0, more than {MAX_DEGREE}",
+    ),
     "too many terms": (ansatz.strongly_entangling(10, 4), f"590490 terms, more than {MAX_TERMS}"),
     "too many features": (ansatz.basic_entangler(16, 1), f"6561 products of features, more than {MAX_FEATURES}"),
 }

@@ -234,3 +234,24 @@ def test_the_reference_does_not_stand_in_for_the_fourier_engine():
         two_qubits(), torch.empty(1 << 22, 3, device="meta"), torch.zeros(2, device="meta"), backend="reference"
     )
     assert (plan.engine, plan.backend) == ("gate", "reference")
+
+
+@pytest.mark.parametrize("how", [{"engine": "gate"}, {"engine": "unitary"}, {"backend": "reference"}], ids=str)
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 36), (torch.bfloat16, 36), (torch.float64, 300)])
+def test_amplitudes_may_have_any_length(how, dtype, digits):
+    """Neither values nor gradients suffer where squares of the amplitudes would be zero or infinite."""
+    circuit = Circuit(2).amplitudes().ry(Weight(0), 0).cx(0, 1)
+    weights = torch.tensor([0.4], dtype=torch.float64)
+    amplitudes = torch.tensor([[0.1, -0.2, 0.3, 0.4]], dtype=dtype)
+
+    def results(inputs: torch.Tensor) -> list[torch.Tensor]:
+        leaf = inputs.detach().requires_grad_()
+        values = hqf.expval(circuit, leaf, weights, **how)
+        (grad,) = torch.autograd.grad(values.sum(), leaf)
+        return [values.detach(), grad.double() * inputs.abs().max().double()]
+
+    expected = results(amplitudes)
+    for scale in (10.0**-digits, 10.0**-25, 10.0**25, 10.0**digits):
+        for actual, wanted in zip(results(scale * amplitudes), expected, strict=True):
+            torch.testing.assert_close(actual, wanted, atol=1e-12 if dtype == torch.float64 else 2e-2, rtol=0)
+    assert results(0 * amplitudes)[0].isnan().all()

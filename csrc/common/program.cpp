@@ -10,7 +10,7 @@ namespace {
 constexpr int kMaxQubits = 20;  // two states of 2^20 amplitudes per lane are the most this engine will hold
 
 std::vector<Term> read_terms(Words& words, int limit) {
-  std::vector<Term> terms(words.count(limit));
+  std::vector<Term> terms(words.length(2));
   for (auto& term : terms) {
     term.index = words.number<int>(0, limit - 1);
     term.factor = words.real();
@@ -44,7 +44,7 @@ Program parse_program(const std::string& text) {
   if (p.n_amplitudes && p.first_amplitude + p.n_amplitudes > p.n_inputs)
     throw std::invalid_argument("program: amplitudes beyond the inputs");
   const uint32_t masks = (uint32_t{1} << p.n_qubits) - 1;
-  p.rotations.resize(words.count(kMany));
+  p.rotations.resize(words.length(5));
   for (auto& r : p.rotations) {
     r.x = words.number<uint32_t>(0, masks);
     r.z = words.number<uint32_t>(0, masks);
@@ -61,16 +61,18 @@ Program parse_program(const std::string& text) {
     p.measurement = Measurement::state;
   else
     throw std::invalid_argument("program: unknown measurement '" + std::string(measurement) + "'");
-  p.observables.resize(words.count(kMany));
+  p.observables.resize(words.length(3));
   for (auto& o : p.observables) {
     o.x = words.number<uint32_t>(0, masks);
     o.z = words.number<uint32_t>(0, masks);
     o.sign = words.number<int>(-1, 1);
+    if (!o.sign) throw std::invalid_argument("program: an observable has the sign 0");
   }
   if (p.measurement != Measurement::expval) {
     p.frame.resize(1 + p.n_qubits);
     for (auto& mask : p.frame) mask = words.number<uint32_t>(0, masks);
   }
+  words.finish();
   return p;
 }
 

@@ -156,17 +156,19 @@ class Tile {
       if (axis.first_of_input)
         HQF_EACH(v) grad_input[v] = slope[v] * unit;
       else
-        HQF_EACH(v) grad_input[v] += slope[v] * unit;
+        HQF_EACH(v) grad_input[v] += in_register<V>(slope[v]) * unit;
       HQF_EACH(v) sum += slope[v];
       *slopes++ += sum;
     }
   }
 
+  // Compilers must not see that both branches begin with the same product: they would compute it ahead of the branch
+  // for some of the vectors, and only for the others fuse it with the addition, so that results depended on the vector.
   static HQF_INLINE void add_product(V* to, const V* x, const V* y, bool first) {
     if (first)
       HQF_EACH(v) to[v] = x[v] * y[v];
     else
-      HQF_EACH(v) to[v] += x[v] * y[v];
+      HQF_EACH(v) to[v] += in_register<V>(x[v]) * y[v];
   }
 
   void contract(const Member& member, const T* coefficients, const V* features) {
@@ -283,14 +285,14 @@ void run(const Series& series, const Batch& batch, const View& parameters, const
           for (int v = 0; v < used; ++v) scatter<V>(batch, kOutput, lanes[v], tile.outputs + v, kVectors);
         }
       }
-      if (grad_parameters) tile.collect_slopes(&slopes[static_cast<size_t>(task) * count]);
+      if (grad_parameters) tile.collect_slopes(slopes.data() + static_cast<size_t>(task) * count);
     }
     thread_scratch().release_large();
   });
   if (!grad_parameters) return;
 
   for (int64_t group = 0; group < batch.n_groups; ++group) {
-    double* sum = &slopes[static_cast<size_t>(group * cut.tasks_per_group) * count];
+    double* sum = slopes.data() + static_cast<size_t>(group * cut.tasks_per_group) * count;
     for (int64_t task = 1; task < cut.tasks_per_group; ++task)
       for (size_t k = 0; k < count; ++k) sum[k] += sum[static_cast<size_t>(task) * count + k];
     for (size_t k = 0; k < count; ++k)

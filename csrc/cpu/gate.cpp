@@ -140,15 +140,21 @@ class Machine {
     const V start = splat<V>(w.segment_scale[0]);
     const auto& p = plan_.program;
     if (p.n_amplitudes) {
+      const V* a = inputs_ + p.first_amplitude;
+      amplitude_scale_ = V{};
+      for (int k = 0; k < p.n_amplitudes; ++k) {
+        const V size = a[k] < 0 ? -a[k] : a[k];
+        amplitude_scale_ = amplitude_scale_ > size ? amplitude_scale_ : size;
+      }
       V norm2 = {};
       for (int k = 0; k < p.n_amplitudes; ++k) {
-        const V a = inputs_[p.first_amplitude + k];
-        norm2 += a * a;
+        re_[k] = a[k] / amplitude_scale_;  // squares of what came could over- or underflow
+        norm2 += re_[k] * re_[k];
       }
       for (int lane = 0; lane < kLanes<V>; ++lane) amplitude_norm_[lane] = std::sqrt(norm2[lane]);
       const V factor = start / amplitude_norm_;
       for (uint32_t i = 0; i < uint32_t{1} << p.n_qubits; ++i)
-        re_[i] = static_cast<int>(i) < p.n_amplitudes ? inputs_[p.first_amplitude + i] * factor : V{} * factor;
+        re_[i] = (static_cast<int>(i) < p.n_amplitudes ? re_[i] : V{}) * factor;
     } else {
       re_[0] = start;
     }
@@ -484,19 +490,21 @@ class Machine {
   void amplitude_gradient(const WeightSet<T>& w) {
     const auto& p = plan_.program;
     const V restore = splat<V>(w.segment_scale[0] * T(2));
+    const V* a = inputs_ + p.first_amplitude;
     V along = {};
-    for (int k = 0; k < p.n_amplitudes; ++k) along += lre_[k] * restore * inputs_[p.first_amplitude + k];
+    for (int k = 0; k < p.n_amplitudes; ++k) along += lre_[k] * restore * (a[k] / amplitude_scale_);
     along /= amplitude_norm_ * amplitude_norm_;
     for (int k = 0; k < p.n_amplitudes; ++k)
       grad_inputs_[p.first_amplitude + k] +=
-          (lre_[k] * restore - along * inputs_[p.first_amplitude + k]) / amplitude_norm_;
+          (lre_[k] * restore - along * (a[k] / amplitude_scale_)) / amplitude_norm_ / amplitude_scale_;
   }
 
   const Plan& plan_;
   size_t n_inputs_, n_outputs_, n_table_entries_;
   V *re_, *im_, *lre_ = nullptr, *lim_ = nullptr, *tree_, *inputs_, *grad_inputs_, *outputs_, *cosines_, *sines_;
   V *rotation_slopes_ = nullptr, *table_slopes_ = nullptr;
-  V amplitude_norm_ = {};
+  V amplitude_scale_ = {},
+    amplitude_norm_ = {};  // the largest amplitude that came; the norm of them all, in units of it
 };
 
 // --- a batch ---
@@ -545,7 +553,7 @@ void run(const Plan& plan, const Batch& batch, const View& weights, const View* 
         machine.adjoint(set);
         scatter<V>(batch, kGradInputs, lanes, machine.grad_inputs());
       }
-      if (grad_weights) machine.collect_slopes(&slopes[static_cast<size_t>(task) * rotations]);
+      if (grad_weights) machine.collect_slopes(slopes.data() + static_cast<size_t>(task) * rotations);
     }
     thread_scratch().release_large();
   });

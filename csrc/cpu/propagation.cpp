@@ -41,7 +41,7 @@ struct Recipe {
 Angle read_angle(Words& words, int n_weights) {
   Angle angle;
   angle.constant = words.real();
-  angle.weights.resize(words.count(n_weights));
+  angle.weights.resize(words.length(2));
   for (auto& term : angle.weights) {
     term.index = words.number<int>(0, n_weights - 1);
     term.factor = words.real();
@@ -50,21 +50,22 @@ Angle read_angle(Words& words, int n_weights) {
 }
 
 Recipe parse(const std::string& text) {
-  constexpr int kMany = 1 << 24;
+  constexpr int kMany = 1 << 24;  // also of all numbers at any time: the gradient keeps them
   Words words(text);
   if (words.word() != "propagation1") throw std::invalid_argument("propagation: unknown format");
   Recipe r{};
   r.n_weights = words.count(kMany);
-  r.initial.resize(words.count(kMany));
+  r.initial.resize(words.length(1));
   for (auto& number : r.initial) number = words.real();
   int size = static_cast<int>(r.initial.size());
-  r.steps.resize(words.count(kMany));
+  int64_t total = size;
+  r.steps.resize(words.length(3));
   for (auto& step : r.steps) {
     const auto kind = words.word();
     step.turns = kind == "turn";
     if (step.turns) {
       step.angle = read_angle(words, r.n_weights);
-      step.pairs.resize(words.count(kMany));
+      step.pairs.resize(words.length(3));
       for (auto& pair : step.pairs) {
         pair.p = words.number<int>(0, size - 1);
         pair.q = words.number<int>(0, size - 1);
@@ -72,7 +73,9 @@ Recipe parse(const std::string& text) {
       }
     } else if (kind == "collect") {
       const int before = std::exchange(size, words.count(kMany));
-      step.entries.resize(words.count(kMany));
+      total += size;
+      if (total > kMany) throw std::invalid_argument("propagation: too many numbers");
+      step.entries.resize(words.length(3));
       for (auto& entry : step.entries) {
         entry.to = words.number<int>(0, size - 1);
         entry.from = words.number<int>(0, before - 1);
@@ -84,8 +87,9 @@ Recipe parse(const std::string& text) {
     step.size = size;
   }
   r.n_coefficients = size;
-  r.shifts.resize(words.count(kMany));
+  r.shifts.resize(words.length(2));
   for (auto& shift : r.shifts) shift = read_angle(words, r.n_weights);
+  words.finish();
   return r;
 }
 

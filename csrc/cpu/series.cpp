@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <stdexcept>
 
 #include "hqf/words.hpp"
 
@@ -10,6 +11,7 @@ namespace hqf {
 namespace {
 
 constexpr int kMany = 1 << 24;
+constexpr int kManyFeatures = 1 << 20;  // of all members: a tile holds eight vectors of each
 
 // Features of a member by what they are made of, so that only those that terms need are computed.
 class Features {
@@ -42,7 +44,7 @@ class Features {
 
 Terms read_terms(Words& words, const Member& member, int split, int size_a, int size_b, Features& features) {
   Terms terms;
-  const int count = words.count(kMany), n_axes = static_cast<int>(member.axes.size());
+  const int count = words.length(2), n_axes = static_cast<int>(member.axes.size());
   int last = 0;
   std::vector<int> run_of(count);
   for (int t = 0; t < count; ++t) {
@@ -104,9 +106,10 @@ Series parse_series(const std::string& text) {
   Series s{};
   s.n_inputs = words.count(kMany);
   std::vector<bool> seen(s.n_inputs);
-  s.members.resize(words.number<int>(1, 1 << 10));
+  s.members.resize(words.length(4));
+  int64_t n_features = 0;
   for (auto& member : s.members) {
-    member.axes.resize(words.count(64));
+    member.axes.resize(words.length(3));
     const int split = words.count(static_cast<int>(member.axes.size()));
     int size_a = 1, size_b = 1;
     for (size_t k = 0; k < member.axes.size(); ++k) {
@@ -127,15 +130,19 @@ Series parse_series(const std::string& text) {
     member.first_parameter = s.n_parameters;
     member.first_output = s.n_outputs;
     Features features(member);
-    for (int left = words.number<int>(1, kMany); left-- > 0;) {
+    for (int left = words.length(1); left-- > 0;) {
       auto& terms = member.terms.emplace_back(read_terms(words, member, split, size_a, size_b, features));
       terms.first = member.n_terms;
       member.n_terms += static_cast<int>(terms.b.size());
     }
+    n_features += member.n_features;
+    if (n_features > kManyFeatures) throw std::invalid_argument("series: too many features");
     mark_first(member);
     s.n_parameters += member.n_terms + static_cast<int64_t>(member.axes.size());
     s.n_outputs += static_cast<int>(member.terms.size());
   }
+  words.finish();
+  if (!s.n_outputs) throw std::invalid_argument("series: there are no outputs");
   return s;
 }
 

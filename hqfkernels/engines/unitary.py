@@ -85,6 +85,8 @@ def forward(
         psi = psi[..., ::2] if real else psi
     else:
         psi = flat[..., amplitudes[0] : amplitudes[0] + amplitudes[1]]
+        # Their length does not matter, which is why the divisor has no gradient; but its square must be a number.
+        psi = psi / psi.detach().abs().amax(-1, keepdim=True)
         if amplitudes[1] < 2**circuit.n_qubits:
             psi = F.pad(psi, (0, 2**circuit.n_qubits - amplitudes[1]))
     basis = torch.eye(2**circuit.n_qubits, dtype=dtype, device=inputs.device)

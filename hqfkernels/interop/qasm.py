@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
         'hqfkernels.interop.qasm needs the OpenQASM parser: pip install "hqfkernels[qasm]"'
     ) from error
 
-from hqfkernels.circuit import GATES, Angle, Circuit
+from hqfkernels.circuit import GATES, MAX_QUBITS, Angle, Circuit
 from hqfkernels.interop.parameters import angles_of, bind, text_of
 from hqfkernels.program import matrix_rotations
 
@@ -99,6 +99,9 @@ _ADVICE = {
     ast.AliasStatement: "let: name the qubits themselves",
     ast.IODeclaration: "output: only input float and input angle parameters are read",
 }
+
+MAX_GATES = 100_000
+"""Longer programs are refused: a few lines of gates made of gates can say more than any memory holds."""
 
 _Operation = tuple[str, tuple[Angle, ...], tuple[int, ...]]
 
@@ -232,6 +235,8 @@ def _parse(text: str) -> Any:
         token = getattr(cause.args[0], "offendingToken", None) if cause is not None and cause.args else None
         where = f"line {token.line}: near {token.text!r}" if token is not None else str(error)
         raise ValueError(f"qasm: {where}: this is not OpenQASM 3 or 2") from error
+    except Exception as error:  # what the parser raises of texts that it was not made for, such as an empty one
+        raise ValueError(f"qasm: this is not OpenQASM 3 or 2: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,7 @@ def _expand(name: str, angles: Sequence[Angle], qubits: Sequence[int]) -> list[_
 def _value(node: Any, scope: Mapping[str, Angle]) -> Angle:
     """The value of an expression, affine in the parameters."""
     if isinstance(node, (ast.IntegerLiteral, ast.FloatLiteral)):
-        return Angle(float(node.value))
+        return Angle.of(node.value)
     if isinstance(node, ast.Identifier):
         if node.name in scope:
             return scope[node.name]
@@ -309,7 +314,11 @@ def _binary(node: Any, left: Angle, right: Angle) -> Angle:
             raise _error(node, "an angle is divided by zero")
         return left / divisor
     if operator == "**":
-        return Angle(_constant(left, node, "the base") ** _constant(right, node, "the exponent"))
+        base, exponent = _constant(left, node, "the base"), _constant(right, node, "the exponent")
+        try:
+            return Angle(math.pow(base, exponent))
+        except (ValueError, OverflowError) as error:
+            raise _error(node, f"{base} ** {exponent}: {error}") from error
     raise _error(node, f"operator {operator} is not supported (^ is a power in OpenQASM 2 only; write the product)")
 
 
@@ -328,6 +337,7 @@ class _Reader:
         self._registers: dict[str, list[int]] = {}
         self._definitions: dict[str, _Definition] = {}
         self._measured: set[int] = set()
+        self._n_gates = 0
 
     def read(self, node: Any) -> None:
         """Takes one statement in."""
@@ -339,6 +349,11 @@ class _Reader:
         elif isinstance(node, ast.QubitDeclaration):
             size = 1 if node.size is None else self._integer(node.size)
             self._declare(node, node.qubit.name)
+            if not 1 <= size <= MAX_QUBITS - self.n_qubits:
+                raise _error(
+                    node,
+                    f"{node.qubit.name}: {size} qubits; a circuit has 1..{MAX_QUBITS}, {self.n_qubits} are declared",
+                )
             self._registers[node.qubit.name] = list(range(self.n_qubits, self.n_qubits + size))
             self.n_qubits += size
         elif isinstance(node, ast.ConstantDeclaration):
@@ -414,6 +429,8 @@ class _Reader:
                 inverse = not inverse
             elif kind == "ctrl":
                 count = 1 if modifier.argument is None else self._integer(modifier.argument)
+                if count < 1:
+                    raise _error(node, f"ctrl({count}) @: expected a positive number of controls")
                 for _ in range(count):
                     if name in definitions or name not in _CONTROLLED:
                         raise _error(node, f"ctrl @ {name} is not known; write the controlled gate with known ones")
@@ -432,6 +449,9 @@ class _Reader:
         definitions: Mapping[str, _Definition],
     ) -> list[_Operation]:
         """What a gate is in gates of `hqfkernels.Circuit`."""
+        self._n_gates += 1
+        if self._n_gates > MAX_GATES:
+            raise _error(node, f"{name}: the program has more than {MAX_GATES} gates, those inside others counted")
         ours = _SAME.get(name, name)
         definition = definitions.get(name)
         if definition is None and ours not in GATES:

@@ -55,6 +55,8 @@ def statevector(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
         angles = [_angle(a, inputs, weights) for a in gate.angles]
         if gate.name == "amplitudes":
             vector = torch.stack(angles, -1)
+            # The result does not depend on this divisor, which keeps squares within the range of numbers.
+            vector = vector / vector.detach().abs().amax(-1, keepdim=True)
             vector = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
             vector = torch.nn.functional.pad(vector, (0, 2**n - vector.shape[-1]))
             state = vector.to(state.dtype).expand(*batch, 2**n).reshape(state.shape)

@@ -56,6 +56,14 @@ def _rotate(state: Tensor, n_qubits: int, rotation: Any, angle: Tensor) -> Tenso
     return half.cos() * state - 1j * half.sin() * _apply_pauli(state, n_qubits, rotation.x, rotation.z)
 
 
+def _scaled_amplitudes(program: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The inputs that give the initial state over the largest of them, so that squares stay numbers; and that one."""
+    first, count = program.amplitudes
+    vector = inputs[..., first : first + count]
+    scale = vector.abs().amax(-1, keepdim=True)
+    return vector / scale, scale
+
+
 def _final_state(program: Any, inputs: Tensor, weights: Tensor) -> Tensor:
     batch = torch.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
     dtype = torch.complex128 if inputs.dtype == torch.float64 else torch.complex64
@@ -63,9 +71,8 @@ def _final_state(program: Any, inputs: Tensor, weights: Tensor) -> Tensor:
     if program.amplitudes is None:
         state[..., 0] = 1
     else:
-        first, count = program.amplitudes
-        vector = inputs[..., first : first + count]
-        state[..., :count] = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+        vector, _ = _scaled_amplitudes(program, inputs)
+        state[..., : vector.shape[-1]] = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     for rotation in program.rotations:
         state = _rotate(state, program.n_qubits, rotation, _angle(rotation.angle, inputs, weights))
     return state
@@ -136,9 +143,9 @@ def backward(program: Any, grad: Tensor, inputs: Tensor, weights: Tensor) -> tup
         psi, lam = _rotate(psi, n, rotation, back), _rotate(lam, n, rotation, back)
     if program.amplitudes is not None:
         first, count = program.amplitudes
-        vector = inputs[..., first : first + count]
+        vector, scale = _scaled_amplitudes(program, inputs)
         norm = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
         slope = 2 * lam.real[..., :count]
         unit = vector / norm
-        grad_inputs[..., first : first + count] += (slope - unit * (unit * slope).sum(-1, keepdim=True)) / norm
+        grad_inputs[..., first : first + count] += (slope - unit * (unit * slope).sum(-1, keepdim=True)) / norm / scale
     return grad_inputs, grad_weights.sum_to_size(weights.shape)

@@ -81,15 +81,14 @@ def load_classes(source: str | Path) -> ClassList:
     path = Path(source)
     if not path.is_file() and not shipped.is_file():
         raise ValueError(f"classes: '{source}' is neither a file nor the name of a shipped class list")
-    text = path.read_text() if path.is_file() else shipped.read_text()
     try:
-        content = json.loads(text)
+        content = json.loads(path.read_text() if path.is_file() else shipped.read_text())
         entries = content["classes"]
         names = tuple(str(entry["name"]) for entry in entries)
         colours = tuple(str(entry["colour"]) for entry in entries)
         ignore_ids = tuple(int(i) for i in content.get("ignore_ids", [IGNORE_INDEX]))
         return ClassList(names, colours, ignore_ids)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"classes: '{source}' is not a class file: {type(error).__name__}: {error}") from error
 
 

@@ -59,6 +59,22 @@ class Words {
   }
 
   int count(int high) { return number<int>(0, high); }
+
+  // How many items of at least so many words follow: refused if the rest of the text cannot hold them, so that no
+  // memory is taken for items that never come.
+  int length(size_t words_per_item) {
+    const int value = count(std::numeric_limits<int>::max());
+    if (static_cast<size_t>(value) > rest_.size() / (2 * words_per_item))  // a word comes with a blank
+      throw std::invalid_argument("program: text ends too early");
+    return value;
+  }
+
+  // Throws unless all words are read.
+  void finish() const {
+    if (rest_.find_first_not_of(' ') != std::string_view::npos)
+      throw std::invalid_argument("program: text goes on after its end");
+  }
+
   double real() { return number<double>(std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max()); }
 
  private:
