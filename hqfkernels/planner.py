@@ -48,7 +48,8 @@ class Plan:
     Attributes:
         engine: the algorithm: "gate", "fourier" or "unitary".
         backend: "cpu" or "cuda" (compiled kernels), "triton", "custatevec", or "reference" (plain torch).
-        costs: estimated cost of each engine that can take the call, in nanoseconds for the whole batch.
+        costs: estimated cost of each engine that can take the call, in nanoseconds for the whole batch: of one
+            core, or of a GPU.
         reasons: for each engine and backend that was not chosen, why.
     """
 
@@ -58,9 +59,11 @@ class Plan:
     reasons: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
+        worker = " of one core" if self.backend in ("cpu", "reference") else ""
         lines = [f"engine {self.engine}, backend {self.backend}"]
         lines += [
-            f"  {engine}: about {cost / 1e3:.3g} microseconds, forward and backward" for engine, cost in self.costs
+            f"  {engine}: about {cost / 1e3:.3g} microseconds{worker}, forward and backward"
+            for engine, cost in self.costs
         ]
         lines += [f"  not {name}: {reason}" for name, reason in self.reasons]
         return "\n".join(lines)

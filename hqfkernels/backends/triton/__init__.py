@@ -11,17 +11,21 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from hqfkernels import ops
+from hqfkernels.backends import load
 from hqfkernels.backends.triton import source
 from hqfkernels.series import Series
 
 _logger = logging.getLogger("hqfkernels")
 
+MAX_GROUPS = 65535
+"""Sets of parameters that a grid of programs can count."""
 MIN_CAPABILITY = (8, 0)
 """Matrix products in three products of TensorFloat-32 need it."""
 
@@ -36,17 +40,16 @@ def load_triton() -> tuple[ModuleType | None, str]:
     """
     if os.environ.get("HQF_DISABLE_NATIVE", "0") not in ("", "0"):
         return None, "HQF_DISABLE_NATIVE is set"
-    try:
-        import triton
+    contraction, reason = load("hqfkernels.backends.triton.contraction")
+    if contraction is None:
+        return None, f"Triton's kernels cannot be loaded ({reason})"
+    from hqfkernels.backends.triton import propagation
 
-        from hqfkernels.backends.triton import contraction, propagation
-    except Exception as error:  # a broken installation raises anything
-        return None, f"Triton cannot be imported ({type(error).__name__}: {error})"
     torch.library.impl("hqfkernels::fourier_forward", "CUDA")(_forward)
     torch.library.impl("hqfkernels::fourier_backward", "CUDA")(_backward)
     torch.library.impl("hqfkernels::propagation_forward", "CUDA")(propagation.forward)
     torch.library.impl("hqfkernels::propagation_backward", "CUDA")(propagation.backward)
-    return contraction, f"Triton {triton.__version__}"
+    return contraction, f"Triton {version('triton')}"
 
 
 @functools.cache
@@ -84,11 +87,12 @@ def series_refusal(text: str) -> str | None:
 
 def _forward(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, output_order: Sequence[int]) -> Tensor:
     module, _ = load_triton()
-    if module is None or series_refusal(text):
+    if module is None or series_refusal(text) or parameters.shape[:-1].numel() > MAX_GROUPS:
         return ops.PLAIN["fourier_forward"](inputs, parameters, text, feature_dims, output_order)
     shape = ops.output_shape(inputs, Series.from_text(text).n_outputs, feature_dims, output_order)
     result = ops.empty_ordered(inputs, shape, output_order, ops.compute_dtype(inputs))
-    module.forward(inputs, parameters, result, text, feature_dims)
+    with torch.cuda.device_of(inputs):  # Triton launches on the current device
+        module.forward(inputs, parameters, result, text, feature_dims)
     return result
 
 
@@ -96,9 +100,10 @@ def _backward(
     grad: Tensor, inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, input_order: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     module, _ = load_triton()
-    if module is None or series_refusal(text):
+    if module is None or series_refusal(text) or parameters.shape[:-1].numel() > MAX_GROUPS:
         return ops.PLAIN["fourier_backward"](grad, inputs, parameters, text, feature_dims, input_order)
     grad_inputs = ops.empty_ordered(inputs, inputs.shape, input_order, inputs.dtype)
     grad_parameters = parameters.new_empty(parameters.shape)
-    module.backward(grad, inputs, parameters, grad_inputs, grad_parameters, text, feature_dims)
+    with torch.cuda.device_of(inputs):
+        module.backward(grad, inputs, parameters, grad_inputs, grad_parameters, text, feature_dims)
     return grad_inputs, grad_parameters

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import linecache
-from functools import lru_cache
+import os
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from hqfkernels.backends.triton import device, source
 from hqfkernels.backends.triton.layout import Layout, layout_of, on_device
-from hqfkernels.backends.triton.source import Place
+from hqfkernels.backends.triton.source import Kernel, Place
 from hqfkernels.series import Series
 
 PROGRAMS = 1024
@@ -39,6 +41,29 @@ def compiled(text: str) -> Any:
     return names["kernel"]
 
 
+@lru_cache(maxsize=1024)
+def _tuned(kernel: Kernel) -> Any:
+    """The kernel, which on its first call for a size measures what block and number of warps are fastest."""
+    sizes = {(kernel.block * factor, warps) for factor in (1, 2) for warps in (4, 8)} | {(kernel.block, kernel.warps)}
+    configurations = [triton.Config({"BLOCK": block}, num_warps=warps) for block, warps in sorted(sizes)]
+    tune = triton.autotune(configurations, key=["n_samples"], restore_value=["grads"])
+    return tune(compiled(kernel.source))
+
+
+def _launch(kernel: Kernel, grid: Callable[[int], tuple[int, ...]], *arguments: object) -> None:
+    """Launches a kernel on the grid for its block, which is the pinned one unless `HQF_TRITON_AUTOTUNE` is set."""
+    if os.environ.get("HQF_TRITON_AUTOTUNE", "0") not in ("", "0"):
+        _tuned(kernel)[lambda names: grid(names["BLOCK"])](*arguments, enable_fp_fusion=True)
+        return
+    launcher = compiled(kernel.source)[grid(kernel.block)]
+    launcher(*arguments, BLOCK=kernel.block, num_warps=kernel.warps, enable_fp_fusion=True)
+
+
+def _always(grid: tuple[int, ...], block: int) -> tuple[int, ...]:
+    """A grid that does not depend on the block."""
+    return grid
+
+
 def precision() -> str:
     """How matrix products treat float32, as `tl.dot` names it.
 
@@ -52,8 +77,9 @@ def trial(device_: torch.device) -> str | None:
     """Runs the smallest kernel on a device; returns what went wrong, in a line."""
     try:
         parameters = torch.ones(1, 1, dtype=torch.float64, device=device_)
-        prepared = torch.empty_like(parameters)
-        device.prepare[(1, 1)](parameters, prepared, on_device((0,), device_, torch.int32), 1, 1, BLOCK=_SMALL_BLOCK)
+        prepared, sources = torch.empty_like(parameters), on_device((0,), device_, torch.int32)
+        with torch.cuda.device_of(parameters):
+            device.prepare[(1, 1)](parameters, prepared, sources, 1, 1, BLOCK=_SMALL_BLOCK)
         return None if prepared.item() == 1 else f"it computed {prepared.item()} in the place of 1"
     except Exception as error:  # a broken compiler raises anything
         return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -107,8 +133,9 @@ def forward(inputs: Tensor, parameters: Tensor, outputs: Tensor, text: str, feat
     prepared, first = call.prepare(pieces)
     for piece, begin in zip(pieces, first, strict=False):
         kernel = source.forward(call.series, piece, call.place)
-        grid = triton.cdiv(call.layout.n_samples, kernel.block), call.layout.n_groups
-        compiled(kernel.source)[grid](
+        _launch(
+            kernel,
+            lambda block: (triton.cdiv(call.layout.n_samples, block), call.layout.n_groups),
             call.table,
             inputs,
             prepared,
@@ -118,9 +145,6 @@ def forward(inputs: Tensor, parameters: Tensor, outputs: Tensor, text: str, feat
             call.layout.n_samples,
             prepared.shape[-1],
             begin,
-            BLOCK=kernel.block,
-            num_warps=kernel.warps,
-            enable_fp_fusion=True,
         )
 
 
@@ -150,24 +174,23 @@ def backward(
             n_slopes = len(kernel.slopes)
             blocks = triton.cdiv(call.layout.n_samples, kernel.block)
             programs = min(blocks, max(PROGRAMS // (groups * kernel.chunks), 1))
-            partial = torch.empty(groups, programs, n_slopes, dtype=call.number, device=inputs.device)
-            compiled(kernel.source)[(programs, groups, kernel.chunks)](
+            own_sums = torch.empty(groups, programs, n_slopes, dtype=call.number, device=inputs.device)
+            _launch(
+                kernel,
+                partial(_always, (programs, groups, kernel.chunks)),
                 call.table,
                 inputs,
                 prepared,
                 grad,
                 exact,
-                partial,
+                own_sums,
                 call.layout.n_samples,
                 prepared.shape[-1],
                 begin,
-                BLOCK=kernel.block,
-                num_warps=kernel.warps,
-                enable_fp_fusion=True,
             )
             where = on_device(_places(kernel.slopes, n_parameters), inputs.device, torch.int32)
             device.collect[(triton.cdiv(n_parameters, _TILE), groups)](
-                partial, sums, where, programs, n_slopes, n_parameters, BLOCK=_TILE
+                own_sums, sums, where, programs, n_slopes, n_parameters, BLOCK=_TILE
             )
     grad_parameters.copy_(sums.view(grad_parameters.shape))
     if exact is not grad_inputs:

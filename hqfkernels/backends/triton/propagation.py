@@ -229,7 +229,8 @@ def forward(weights: Tensor, text: str) -> Tensor:
     """Parameters (*g, n) of the series that the propagation ``text`` is about, for weights (*g, n_weights)."""
     tables = _tables(text, weights.device)
     region, count = tables.last
-    shifts, _, numbers = _run(tables, weights.reshape(-1, weights.shape[-1]))
+    with torch.cuda.device_of(weights):  # Triton launches on the current device
+        shifts, _, numbers = _run(tables, weights.reshape(-1, weights.shape[-1]))
     return torch.cat([numbers[:, region : region + count], shifts], -1).view(*weights.shape[:-1], -1)
 
 
@@ -238,24 +239,25 @@ def backward(grad: Tensor, weights: Tensor, text: str) -> Tensor:
     tables = _tables(text, weights.device)
     region, count = tables.last
     flat, slope = weights.reshape(-1, weights.shape[-1]), grad.reshape(-1, grad.shape[-1])
-    _, waves, numbers = _run(tables, flat)
-    slopes = torch.empty_like(numbers)
-    slopes[:, region : region + count] = slope[:, :count]
     along = torch.empty(len(flat), len(tables.constants), dtype=torch.float64, device=weights.device)
     along[:, tables.n_turns :] = slope[:, count:]
     turns = torch.empty(len(flat), tables.n_turns, dtype=torch.float64, device=weights.device)
-    propagate_back[(len(flat),)](
-        tables.steps,
-        tables.words,
-        tables.factors,
-        waves,
-        numbers,
-        slopes,
-        turns,
-        len(tables.steps),
-        tables.n_turns,
-        tables.size,
-        BLOCK=_BLOCK,
-    )
+    with torch.cuda.device_of(weights):
+        _, waves, numbers = _run(tables, flat)
+        slopes = torch.empty_like(numbers)
+        slopes[:, region : region + count] = slope[:, :count]
+        propagate_back[(len(flat),)](
+            tables.steps,
+            tables.words,
+            tables.factors,
+            waves,
+            numbers,
+            slopes,
+            turns,
+            len(tables.steps),
+            tables.n_turns,
+            tables.size,
+            BLOCK=_BLOCK,
+        )
     along[:, : tables.n_turns] = turns
     return (along @ tables.angles).view(weights.shape)
