@@ -137,6 +137,14 @@ def test_amplitude_encoding(emulated, measurement):
     assert_agrees(only, *parameters(only, (3,)), measurement)
 
 
+@pytest.mark.parametrize("length", [1e25, 1e-25])
+def test_amplitudes_of_any_length(emulated, length):
+    """Their squares are no numbers of float32."""
+    circuit = Circuit(4).amplitudes(0, 11)
+    inputs, weights = parameters(circuit, (3,), dtype=torch.float32)
+    assert_agrees(circuit, inputs * length, weights)
+
+
 @pytest.mark.parametrize("groups", [(), (1,), (3,), (4, 1), (4, 3)])
 def test_weight_groups(emulated, groups):
     circuit = random_circuit(8, 4)

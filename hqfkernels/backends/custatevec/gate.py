@@ -138,20 +138,27 @@ def _initial(recipe: Blocks, inputs: Tensor, copies: int) -> Tensor:
     if recipe.amplitudes is None:
         states[0, :, 0] = 1
     else:
-        first, count = recipe.amplitudes
-        vector = inputs[:, first : first + count]
-        states[0, :, :count] = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+        vector, _ = _scaled_amplitudes(recipe.amplitudes, inputs)
+        states[0, :, : vector.shape[-1]] = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     return states
+
+
+def _scaled_amplitudes(amplitudes: tuple[int, int], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The inputs that give the initial state over the largest of them, so that squares stay numbers; and that one."""
+    first, count = amplitudes
+    vector = inputs[:, first : first + count]
+    scale = vector.abs().amax(-1, keepdim=True)
+    return vector / scale, scale
 
 
 def _differentiate_amplitudes(amplitudes: tuple[int, int], inputs: Tensor, lam: Tensor, along_inputs: Tensor) -> None:
     """Adds the gradients that the initial state gives, ``lam`` being back there."""
     first, count = amplitudes
-    vector = inputs[:, first : first + count]
+    vector, scale = _scaled_amplitudes(amplitudes, inputs)
     norm = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     slope = 2 * lam[:, :count].real
     unit = vector / norm
-    along_inputs[:, first : first + count] += (slope - unit * (unit * slope).sum(-1, keepdim=True)) / norm
+    along_inputs[:, first : first + count] += (slope - unit * (unit * slope).sum(-1, keepdim=True)) / norm / scale
 
 
 # --- blocks ---------------------------------------------------------------------------------------------------------
