@@ -89,7 +89,7 @@ class _Call:
     """What forward and backward of a call have in common."""
 
     def __init__(self, inputs: Tensor, parameters: Tensor, outputs: Tensor, grads: Tensor, text: str, dims: int):
-        self.inputs, self.parameters, self.outputs = inputs, parameters, outputs
+        self.inputs, self.parameters = inputs, parameters
         self.series = Series.from_text(text)
         batch = inputs.shape[: inputs.dim() - dims]
         self.layout: Layout = layout_of(batch, parameters.shape[:-1], (inputs, outputs, grads))
