@@ -94,6 +94,24 @@ def test_small_amplitude_encoding(measurement):
         assert_agrees(circuit, *parameters(circuit, (18,)), measurement)
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 36), (torch.float64, 300)])
+@pytest.mark.parametrize("n_qubits", [2, 7, 11])
+def test_small_amplitudes_of_any_length(n_qubits, dtype, digits):
+    circuit = with_every_z(random_circuit(n_qubits, n_qubits, n_inputs=0, amplitudes=True))
+    text = lower(circuit.text, "expval")
+    inputs, weights = (t.cuda() for t in parameters(circuit, (3,), dtype=dtype))
+    slope = inputs.new_ones(3, len(circuit.observables))
+
+    def results(length: float) -> tuple[torch.Tensor, ...]:
+        values, grad_inputs, grad_weights = run(text, length * inputs, weights, slope)
+        return values, grad_inputs * length, grad_weights
+
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-4
+    for length in (10.0**-digits, 10.0**-20, 10.0**20, 10.0**digits):
+        for actual, expected in zip(results(length), results(1.0), strict=True):
+            torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
+
+
 @pytest.mark.parametrize("n_qubits", [4, 7])
 def test_small_angles_of_samples(n_qubits):
     circuit = ansatz.angle_encoding(n_qubits)

@@ -136,6 +136,30 @@ def test_amplitude_encoding(emulation, measurement):
     assert_agrees(emulation, short, *parameters(short, (3,)), measurement)
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 36), (torch.float64, 300)])
+@pytest.mark.parametrize("n_qubits", [2, 7])
+def test_amplitudes_of_any_length(emulation, n_qubits, dtype, digits):
+    """Neither values nor gradients suffer where squares of the amplitudes would be zero or infinite."""
+    circuit = with_every_z(random_circuit(n_qubits, n_qubits, n_inputs=0, amplitudes=True))
+    text = lower(circuit.text, "expval")
+    amplitudes, weights = parameters(circuit, (3,), dtype=dtype)
+
+    def results(length: float) -> tuple[torch.Tensor, ...]:
+        inputs = amplitudes * length
+        output = amplitudes.new_empty(3, len(circuit.observables))
+        slope = torch.ones_like(output)
+        grads = torch.empty_like(inputs), torch.empty_like(weights)
+        emulation.forward(text, 0, inputs, weights, output)
+        emulation.backward(text, 0, slope, inputs, weights, *grads)
+        return output, grads[0] * length, grads[1]
+
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-4
+    for length in (10.0**-digits, 10.0**-20, 10.0**20, 10.0**digits):
+        for actual, expected in zip(results(length), results(1.0), strict=True):
+            torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
+    assert results(0.0)[0].isnan().all()
+
+
 def test_a_register_that_grows_late(emulation):
     """Bits that no encoding reaches start at zero and are turned later; some are never reached."""
     circuit = Circuit(8).ry(Input(0), 0).rx(Input(1), 1).rz(Weight(0), 0).cx(0, 1).rx(Weight(1), 0)

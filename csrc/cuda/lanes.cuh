@@ -38,17 +38,29 @@ struct ThreadLanes {
     return planes[lane ^ bit];
   }
 
-  __device__ __forceinline__ T sum(T v) const {
+  // The value of all lanes together, which `join` makes of two at a time.
+  template <class F>
+  __device__ __forceinline__ T reduce(T v, const F& join) const {
     const int warp_bits = lane_bits < kWarpBits ? lane_bits : kWarpBits;
-    for (int b = 0; b < warp_bits; ++b) v += __shfl_xor_sync(0xffffffff, v, 1 << b);
+    for (int b = 0; b < warp_bits; ++b) v = join(v, __shfl_xor_sync(0xffffffff, v, 1 << b));
     if (lane_bits <= kWarpBits) return v;
     __syncthreads();
     if (lane % 32 == 0) warp_sums[lane / 32] = v;
     __syncthreads();
-    T total = T(0);
-    for (int k = 0; k < 1 << (lane_bits - kWarpBits); ++k) total += warp_sums[k];
+    T total = warp_sums[0];
+    for (int k = 1; k < 1 << (lane_bits - kWarpBits); ++k) total = join(total, warp_sums[k]);
     return total;
   }
+
+  __device__ __forceinline__ T sum(T v) const {
+    return reduce(v, [](T a, T b) { return a + b; });
+  }
+
+  __device__ __forceinline__ T largest(T v) const {
+    return reduce(v, [](T a, T b) { return fmax(a, b); });
+  }
+
+  __device__ __forceinline__ T larger(T v, T w) const { return fmax(v, fabs(w)); }
 
   __device__ __forceinline__ void add(int slot, T v) const { slots[static_cast<size_t>(slot) * slot_stride] += v; }
 

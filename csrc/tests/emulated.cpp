@@ -58,6 +58,9 @@ struct Wide {
     return count([&](int k) { return a.at[k] * b; });
   }
   friend Wide operator*(T a, const Wide& b) { return b * a; }
+  friend Wide operator/(const Wide& a, T b) {
+    return count([&](int k) { return a.at[k] / b; });
+  }
   Wide operator-() const {
     return of([&](int k) { return -at[k]; });
   }
@@ -99,6 +102,10 @@ struct EmulatedLanes {
     V s = v;
     for (int b = 0; b < lane_bits; ++b) s += partner(uint32_t{1} << b, V(s));
     return s.at[0];
+  }
+  T largest(const V& v) const { return *std::max_element(v.at, v.at + active); }
+  V larger(const V& v, const V& w) const {
+    return V::of([&](int k) { return std::max(v.at[k], std::abs(w.at[k])); });
   }
   void add(int slot, const V& v) {
     for (int k = 0; k < active; ++k) slots[static_cast<size_t>(slot * active + k)] += v.at[k];

@@ -10,6 +10,8 @@
 //     choose(bit, a, b)      a in lanes without that bit, b in those with it
 //     partner(bit, v)        the value of the lane that differs in that bit
 //     sum(v)                 the sum over the lanes, a T
+//     largest(v)             the largest over the lanes, a T
+//     larger(v, w)           the larger of v and |w| in each lane
 //     add(slot, v)           adds to a slot that every lane keeps from circuit to circuit
 //     memory(k)              number k of the circuit's memory, shared by the lanes
 //     each(count, f)         f(0) ... f(count - 1), shared out among the lanes
@@ -160,8 +162,8 @@ class Group {
       const int amplitude = p - s_.first_amplitude;
       if (amplitude >= 0 && amplitude < s_.n_amplitudes) {
         // psi = x / |x|: the gradient of x is (g - psi (psi . g)) / |x| with g = 2 Re lambda.
-        const T unit = read_as<T>(inputs.data, inputs.dtype, offset[kInputs] + inputs.place(p)) / norm_;
-        total += (lanes_.exchanged(0, amplitude) - along * unit) / norm_;
+        const T unit = read_as<T>(inputs.data, inputs.dtype, offset[kInputs] + inputs.place(p)) / largest_ / norm_;
+        total += (lanes_.exchanged(0, amplitude) - along * unit) / norm_ / largest_;
       }
       if (valid) write_as<T>(to.data, to.dtype, offset[kGradInputs] + to.place(p), total);
     });
@@ -245,10 +247,16 @@ class Group {
                               : T(0);
     });
     lanes_.sync();
-    V norm2 = lanes_.splat(T(0));
+    V largest = lanes_.splat(T(0)), norm2 = lanes_.splat(T(0));
     HQF_UNROLL
     for (int j = 0; j < N; ++j) {
       psi.re[j] = lanes_.receive(0, lanes_.here(), static_cast<uint32_t>(j) << s_.lane_bits);
+      largest = lanes_.larger(largest, psi.re[j]);
+    }
+    largest_ = lanes_.largest(largest);
+    HQF_UNROLL
+    for (int j = 0; j < N; ++j) {
+      psi.re[j] = psi.re[j] / largest_;  // squares of what came could over- or underflow
       norm2 += psi.re[j] * psi.re[j];
     }
     norm_ = lanes_.root(lanes_.sum(norm2));
@@ -745,7 +753,7 @@ class Group {
   const Coefficients<T>& w_;
   const Call& call_;
   Lanes& lanes_;
-  T norm_ = T(0);  // of the amplitudes that the inputs give
+  T largest_ = T(0), norm_ = T(0);  // of the amplitudes that the inputs give; the norm in units of the largest
 };
 
 }  // namespace hqf::HQF_ARCH
