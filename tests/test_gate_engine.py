@@ -420,11 +420,11 @@ def test_a_single_sample_without_batch():
 # --- reproducibility --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("groups", [(), (3,), (257, 1)])
+@pytest.mark.parametrize("groups", [(), (3,), (1025, 1)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_results_are_bitwise_equal_for_any_number_of_threads(groups, dtype, threads):
     circuit = layered(4, 2).rx(Weight(0), 2).rz(Input(1), 1).ry(Weight(1), 1)
-    inputs, weights = parameters(circuit, (257, 3), groups, dtype)
+    inputs, weights = parameters(circuit, (1025, 3), groups, dtype)
     torch.set_num_threads(1)
     once = evaluate(circuit, inputs, weights)
     for count in (1, 2, 3):

@@ -23,7 +23,7 @@ CIRCUIT = ansatz.local_circuit((2, 2), 2).measure("ZIII", "XXII", "IIZZ")
 def outcome(
     engine: str,
     dtype: torch.dtype,
-    batch: tuple[int, ...] = (700, 3),
+    batch: tuple[int, ...] = (2000, 3),
     groups: tuple[int, ...] = (),
     function=hqf.expval,
 ) -> list[Tensor]:

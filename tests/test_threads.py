@@ -25,11 +25,11 @@ def layers() -> list[tuple[torch.nn.Module, tuple[int, ...]]]:
     """Layers over all engines, with the shapes of an input."""
     torch.manual_seed(0)
     return [
-        (CircuitLayer(LOCAL, "gate"), (301, 4)),
-        (CircuitLayer(LOCAL, "fourier"), (301, 4)),
-        (CircuitLayer(AMPLITUDES, "unitary"), (301, 8)),
-        (CircuitBank([LOCAL, DIAGONAL]), (301, 4)),
-        (LocalCircuit2d(channels=2), (1, 2, 16, 16)),
+        (CircuitLayer(LOCAL, "gate"), (3001, 4)),
+        (CircuitLayer(LOCAL, "fourier"), (3001, 4)),
+        (CircuitLayer(AMPLITUDES, "unitary"), (3001, 8)),
+        (CircuitBank([LOCAL, DIAGONAL]), (3001, 4)),
+        (LocalCircuit2d(channels=2), (1, 2, 64, 64)),
     ]
 
 
@@ -108,3 +108,26 @@ def test_kernels_run_in_a_forked_process(native):
     """Where threads of OpenMP were running before, none are left in the child, and waiting for them would not end."""
     done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.stdout.strip() == "child ended with 0", done.stderr
+
+
+STARTED = """
+import os, torch
+from hqfkernels import ansatz, nn
+torch.set_num_threads(2)
+layers = [nn.CircuitLayer(ansatz.local_circuit((2, 2), 2), engine) for engine in ("gate", "fourier")]
+
+def started_by(samples):
+    before = len(os.listdir("/proc/self/task"))
+    for layer in layers:
+        torch.autograd.grad(layer(torch.zeros(samples, 4)).sum(), tuple(layer.parameters()))
+    return len(os.listdir("/proc/self/task")) - before
+
+print(started_by(64), started_by(4096))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
+def test_small_batches_wake_no_thread(native):
+    """It would take longer than to compute them; far longer where other programs keep the cores busy."""
+    done = subprocess.run([sys.executable, "-c", STARTED], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.stdout.split() == ["0", "1"], done.stdout + done.stderr

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <tuple>
@@ -24,12 +25,18 @@ using hqf::view_to_write;
 bool forked = false;
 [[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
+// What one more thread must have to do, in nanoseconds. To wake it takes a few thousand if a core is free; if none is,
+// all threads wait until the system lets it run, some thousand times as long.
+constexpr int64_t kWorthAThread = 20000;
+
 const hqf::ParallelFor& torch_threads() {
-  static const hqf::ParallelFor run = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-    if (forked)
+  static const hqf::ParallelFor run = [](int64_t count, int64_t cost,
+                                         const std::function<void(int64_t, int64_t)>& body) {
+    const int64_t at_least = kWorthAThread / std::max<int64_t>(1, cost) + 1;
+    if (forked || count <= at_least)
       body(0, count);
     else
-      torch::stable::parallel_for(0, count, 1, body);
+      torch::stable::parallel_for(0, count, at_least, body);
   };
   return run;
 }

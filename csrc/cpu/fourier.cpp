@@ -248,13 +248,14 @@ void run(const Series& series, const Batch& batch, const View& parameters, const
       sets[g].prepare(series, parameters, Cursor(batch.groups, g).offset[kWeights], batch.weight_stride);
   };
   if (batch.n_groups > 1)
-    parallel_for(batch.n_groups, prepare);
+    parallel_for(batch.n_groups, 10 * series.n_parameters, prepare);
   else
     prepare(0, 1);
 
   const int64_t tasks = batch.n_groups * cut.tasks_per_group;
   std::vector<double> slopes(grad_parameters ? static_cast<size_t>(tasks) * count : 0);
-  parallel_for(tasks, [&](int64_t begin, int64_t end) {
+  const int64_t cost = cut.per_task * (8 * series.n_inputs + series.n_parameters / 3) * (grad_parameters ? 3 : 1);
+  parallel_for(tasks, cost, [&](int64_t begin, int64_t end) {
     Tile<V> tile(series, grad_parameters != nullptr, thread_scratch());
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / cut.tasks_per_group, first = task % cut.tasks_per_group * cut.per_task;

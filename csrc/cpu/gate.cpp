@@ -509,6 +509,11 @@ class Machine {
 
 // --- a batch ---
 
+// Of the states of one sample.
+int64_t numbers(const Plan& plan, bool adjoint) {
+  return int64_t{plan.complex ? 2 : 1} * (adjoint ? 2 : 1) << plan.bits;
+}
+
 template <class V>
 void run(const Plan& plan, const Batch& batch, const View& weights, const View* grad_weights,
          const ParallelFor& parallel_for) {
@@ -523,13 +528,14 @@ void run(const Plan& plan, const Batch& batch, const View& weights, const View* 
       sets[g].prepare(plan, weights, Cursor(batch.groups, g).offset[kWeights], batch.weight_stride);
   };
   if (batch.n_groups > 1)
-    parallel_for(batch.n_groups, prepare);
+    parallel_for(batch.n_groups, 50 * static_cast<int64_t>(rotations), prepare);
   else
     prepare(0, 1);
 
   const int64_t tasks = batch.n_groups * cut.tasks_per_group;
   std::vector<double> slopes(grad_weights ? static_cast<size_t>(tasks) * rotations : 0);
-  parallel_for(tasks, [&](int64_t begin, int64_t end) {
+  const int64_t cost = cut.per_task * numbers(plan, grad_weights) * (static_cast<int64_t>(rotations) + 1) / 4;
+  parallel_for(tasks, cost, [&](int64_t begin, int64_t end) {
     Machine<V> machine(plan, grad_weights != nullptr, thread_scratch());
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / cut.tasks_per_group, first = task % cut.tasks_per_group * cut.per_task;
@@ -579,10 +585,10 @@ template <class T>
 void run_with_lanes(const Plan& plan, const Batch& batch, const View& weights, const View* grad_weights,
                     const ParallelFor& parallel_for) {
   constexpr int64_t kCache = int64_t{1} << 20;
-  const int64_t planes = (plan.complex ? 2 : 1) * (grad_weights ? 2 : 1);
   int bytes = HQF_WIDEST;
   auto too_wide = [&] {
-    return (planes << plan.bits) * bytes > kCache || batch.n_samples * static_cast<int64_t>(sizeof(T)) <= bytes / 2;
+    return numbers(plan, grad_weights) * bytes > kCache ||
+           batch.n_samples * static_cast<int64_t>(sizeof(T)) <= bytes / 2;
   };
   while (bytes > 16 && too_wide()) bytes /= 2;
 #if HQF_WIDEST >= 64

@@ -129,6 +129,13 @@ void check(const Recipe& r, int64_t n_weights) {
   if (n_weights != r.n_weights) throw std::invalid_argument("propagation: weights do not fit the text");
 }
 
+// What one set of weights takes, see ParallelFor; twice that backward.
+int64_t cost(const Recipe& r) {
+  int64_t numbers = 0;
+  for (const auto& step : r.steps) numbers += static_cast<int64_t>(step.pairs.size() + step.entries.size());
+  return 2 * numbers;
+}
+
 int64_t length(const Recipe& r) { return r.n_coefficients + static_cast<int64_t>(r.shifts.size()); }
 
 void add(const Angle& angle, double slope, double* grad_weights) {
@@ -144,7 +151,7 @@ void forward(const std::string& text, const double* weights, int64_t n_sets, int
   const auto recipe = cached(text, parse);
   const Recipe& r = *recipe;
   check(r, n_weights);
-  parallel_for(n_sets, [&](int64_t begin, int64_t end) {
+  parallel_for(n_sets, cost(r), [&](int64_t begin, int64_t end) {
     for (int64_t set = begin; set < end; ++set) {
       const double* w = weights + set * n_weights;
       double* out = results + set * length(r);
@@ -159,7 +166,7 @@ void backward(const std::string& text, const double* grad, const double* weights
   const auto recipe = cached(text, parse);
   const Recipe& r = *recipe;
   check(r, n_weights);
-  parallel_for(n_sets, [&](int64_t begin, int64_t end) {
+  parallel_for(n_sets, 2 * cost(r), [&](int64_t begin, int64_t end) {
     for (int64_t set = begin; set < end; ++set) {
       const double *w = weights + set * n_weights, *g = grad + set * length(r);
       double* out = grad_weights + set * n_weights;

@@ -33,9 +33,9 @@ int64_t n_outputs(const std::string& engine, const std::string& text) {
   return engine == "gate" ? hqf::gate::n_outputs(text) : hqf::fourier::n_outputs(text);
 }
 
-void on_this_thread(int64_t count, const std::function<void(int64_t, int64_t)>& body) { body(0, count); }
+void on_this_thread(int64_t count, int64_t, const std::function<void(int64_t, int64_t)>& body) { body(0, count); }
 
-void on_threads(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+void on_threads(int64_t count, int64_t, const std::function<void(int64_t, int64_t)>& body) {
   std::atomic<int64_t> next{0};
   std::vector<std::thread> threads;
   for (int k = 0; k < kThreads; ++k)

@@ -18,8 +18,10 @@ struct View {
   const int64_t* strides;
 };
 
-// Calls body(begin, end) for ranges that cover [0, count), on any threads, in any order.
-using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body)>;
+// Calls body(begin, end) for ranges that cover [0, count), on any threads, in any order. cost: about how many
+// nanoseconds one of them takes.
+using ParallelFor =
+    std::function<void(int64_t count, int64_t cost, const std::function<void(int64_t begin, int64_t end)>& body)>;
 
 // Both engines map a batch of inputs, and parameters that the batch shares, to outputs, as a text tells:
 //   gate     the text of a hqfkernels.program.Program; the parameters are the weights
