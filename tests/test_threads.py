@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 import hqfkernels as hqf
 from hqfkernels import ansatz
@@ -61,73 +60,69 @@ def test_threads_get_what_one_thread_gets(cores, threads):
         assert all(map(torch.equal, found, wanted[k])), layers()[k][0]
 
 
-class Encoded(Dataset):
-    """Samples that a layer has computed in the worker."""
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, k: int) -> list[Tensor]:
-        return step(*layers()[k % len(layers())])
-
-
-def test_workers_of_a_data_loader_run_layers(native, threads):
-    """They are forked after the layers have run, on several threads, in this process."""
-    torch.set_num_threads(2)
-    wanted = [Encoded()[k] for k in range(len(Encoded()))]
-    loader = DataLoader(Encoded(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
-    for found, expected in zip(loader, wanted, strict=True):
-        assert all(map(torch.equal, found, expected))
-
-
-FORK = """
+# In a process of its own: the first question is about threads that have never started, and torch refuses gradients in
+# forked processes once other tests have set up devices.
+PROCESS = """
 import os, signal, sys, torch
-from hqfkernels import ansatz, nn
+from torch.utils.data import DataLoader
+from hqfkernels import ansatz
+from tests.test_threads import layers, step
+
 torch.set_num_threads(2)
-torch.manual_seed(0)
-circuit, inputs = ansatz.local_circuit((2, 2), 2), torch.randn(2000, 4)
-layers = [nn.CircuitLayer(circuit, engine) for engine in ("gate", "fourier")]
+linux = os.path.exists("/proc/self/task")
 
-def step(layer):
-    value = layer(inputs)
-    return [value.detach(), *torch.autograd.grad(value.square().mean(), tuple(layer.parameters()))]
+def started_by(samples):
+    before = len(os.listdir("/proc/self/task"))
+    for layer, shape in layers()[:2]:
+        step(layer, (samples, 4))
+    return len(os.listdir("/proc/self/task")) - before
 
-wanted = [step(layer) for layer in layers]
+print("started", [started_by(64), started_by(4096)] if linux else "unknown")
+wanted = [step(*pair) for pair in layers()]
 torch.randn(1000000).sin()  # torch's threads have started, in any case
+
+def agree(results, count):
+    pairs = zip(results, wanted[:count], strict=True)
+    return all(torch.equal(a, b) for found, expected in pairs for a, b in zip(found, expected, strict=True))
+
 sys.stdout.flush()
 child = os.fork()
 if child == 0:
     signal.alarm(60)  # ends a child that waits for ever; torch itself spreads no tensors as small as these
-    equal = all(torch.equal(a, b) for layer, own in zip(layers, wanted) for a, b in zip(step(layer), own))
-    os._exit(0 if equal else 3)
-print("child ended with", os.waitpid(child, 0)[1])
+    os._exit(0 if agree((step(*pair) for pair in layers()[:2]), 2) else 3)
+print("child", os.waitpid(child, 0)[1])
+
+class Encoded(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(wanted)
+
+    def __getitem__(self, k):
+        return step(*layers()[k])
+
+loader = DataLoader(Encoded(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+print("workers", agree(loader, len(wanted)))
 """
 
 
-def test_kernels_run_in_a_forked_process(native):
-    """Where threads of OpenMP were running before, none are left in the child, and waiting for them would not end."""
-    done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.stdout.strip() == "child ended with 0", done.stderr
+@pytest.fixture(scope="module")
+def process() -> dict[str, str]:
+    done = subprocess.run([sys.executable, "-c", PROCESS], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
 
 
-STARTED = """
-import os, torch
-from hqfkernels import ansatz, nn
-torch.set_num_threads(2)
-layers = [nn.CircuitLayer(ansatz.local_circuit((2, 2), 2), engine) for engine in ("gate", "fourier")]
-
-def started_by(samples):
-    before = len(os.listdir("/proc/self/task"))
-    for layer in layers:
-        torch.autograd.grad(layer(torch.zeros(samples, 4)).sum(), tuple(layer.parameters()))
-    return len(os.listdir("/proc/self/task")) - before
-
-print(started_by(64), started_by(4096))
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
-def test_small_batches_wake_no_thread(native):
+def test_small_batches_wake_no_thread(process):
     """It would take longer than to compute them; far longer where other programs keep the cores busy."""
-    done = subprocess.run([sys.executable, "-c", STARTED], cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.stdout.split() == ["0", "1"], done.stdout + done.stderr
+    if process["started"] == "unknown":
+        pytest.skip("threads are counted as Linux shows them")
+    assert process["started"] == "[0, 1]"
+
+
+def test_kernels_run_in_a_forked_process(process):
+    """Where threads of OpenMP were running before, none are left in the child, and waiting for them would not end."""
+    assert process["child"] == "0"
+
+
+def test_workers_of_a_data_loader_run_layers(process):
+    """They are forked after the layers have run, on several threads."""
+    assert process["workers"] == "True"
