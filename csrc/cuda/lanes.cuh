@@ -38,18 +38,22 @@ struct ThreadLanes {
     return planes[lane ^ bit];
   }
 
-  // The value of all lanes together, which `join` makes of two at a time.
+  // The value of 2^bits neighbours together, which `join` makes of two at a time.
+  template <class F>
+  __device__ __forceinline__ T reduce_in_warp(int bits, T v, const F& join) const {
+    for (int b = 0; b < bits; ++b) v = join(v, __shfl_xor_sync(0xffffffff, v, 1 << b));
+    return v;
+  }
+
   template <class F>
   __device__ __forceinline__ T reduce(T v, const F& join) const {
-    const int warp_bits = lane_bits < kWarpBits ? lane_bits : kWarpBits;
-    for (int b = 0; b < warp_bits; ++b) v = join(v, __shfl_xor_sync(0xffffffff, v, 1 << b));
-    if (lane_bits <= kWarpBits) return v;
+    if (lane_bits <= kWarpBits) return reduce_in_warp(lane_bits, v, join);
+    v = reduce_in_warp(kWarpBits, v, join);
     __syncthreads();
     if (lane % 32 == 0) warp_sums[lane / 32] = v;
     __syncthreads();
-    T total = warp_sums[0];
-    for (int k = 1; k < 1 << (lane_bits - kWarpBits); ++k) total = join(total, warp_sums[k]);
-    return total;
+    const int bits = lane_bits - kWarpBits;
+    return reduce_in_warp(bits, warp_sums[lane & ((1 << bits) - 1)], join);
   }
 
   __device__ __forceinline__ T sum(T v) const {
@@ -64,7 +68,7 @@ struct ThreadLanes {
 
   __device__ __forceinline__ void add(int slot, T v) const { slots[static_cast<size_t>(slot) * slot_stride] += v; }
 
-  __device__ __forceinline__ T& memory(int k) const { return numbers[static_cast<size_t>(k) * numbers_stride]; }
+  __device__ __forceinline__ T& memory(int k) const { return numbers[k * numbers_stride]; }
 
   template <class F>
   __device__ __forceinline__ void each(int count, const F& f) const {
@@ -101,7 +105,7 @@ struct ThreadLanes {
       __syncwarp();
   }
 
-  __device__ __forceinline__ T root(T x) const { return sqrt(x); }
+  __device__ __forceinline__ T inverse_root(T x) const { return rsqrt(x); }
 };
 
 }  // namespace hqf::cuda

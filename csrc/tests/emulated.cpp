@@ -58,9 +58,6 @@ struct Wide {
     return count([&](int k) { return a.at[k] * b; });
   }
   friend Wide operator*(T a, const Wide& b) { return b * a; }
-  friend Wide operator/(const Wide& a, T b) {
-    return count([&](int k) { return a.at[k] / b; });
-  }
   Wide operator-() const {
     return of([&](int k) { return -at[k]; });
   }
@@ -144,7 +141,7 @@ struct EmulatedLanes {
   }
   T& exchanged(int plane, uint32_t x) { return planes_[static_cast<size_t>(plane)][x]; }
   void sync() const {}
-  T root(T x) const { return std::sqrt(x); }
+  T inverse_root(T x) const { return T(1) / std::sqrt(x); }
 
  private:
   void note_banks(const Index& at, uint32_t x) {

@@ -23,7 +23,7 @@
 //     exchanged(plane, x)    the number at one address
 //     load(p)                p[lane]
 //     sync()                 makes what lanes wrote to memory visible to the others
-//     root(v)
+//     inverse_root(x)        x^(-1/2), of a T
 // All lanes of a group, and all groups of a warp or block, take the same path: nothing branches on a lane's number.
 #pragma once
 
@@ -162,8 +162,9 @@ class Group {
       const int amplitude = p - s_.first_amplitude;
       if (amplitude >= 0 && amplitude < s_.n_amplitudes) {
         // psi = x / |x|: the gradient of x is (g - psi (psi . g)) / |x| with g = 2 Re lambda.
-        const T unit = read_as<T>(inputs.data, inputs.dtype, offset[kInputs] + inputs.place(p)) / largest_ / norm_;
-        total += (lanes_.exchanged(0, amplitude) - along * unit) / norm_ / largest_;
+        const T x = read_as<T>(inputs.data, inputs.dtype, offset[kInputs] + inputs.place(p));
+        const T unit = x * root_scale_ * root_scale_ * scale_;
+        total += (lanes_.exchanged(0, amplitude) - along * unit) * scale_ * root_scale_ * root_scale_;
       }
       if (valid) write_as<T>(to.data, to.dtype, offset[kGradInputs] + to.place(p), total);
     });
@@ -253,14 +254,15 @@ class Group {
       psi.re[j] = lanes_.receive(0, lanes_.here(), static_cast<uint32_t>(j) << s_.lane_bits);
       largest = lanes_.larger(largest, psi.re[j]);
     }
-    largest_ = lanes_.largest(largest);
+    // In units of the largest: squares of what came could over- or underflow. Two factors, as one could do so itself.
+    root_scale_ = lanes_.inverse_root(lanes_.largest(largest));
     HQF_UNROLL
     for (int j = 0; j < N; ++j) {
-      psi.re[j] = psi.re[j] / largest_;  // squares of what came could over- or underflow
+      psi.re[j] = psi.re[j] * root_scale_ * root_scale_;
       norm2 += psi.re[j] * psi.re[j];
     }
-    norm_ = lanes_.root(lanes_.sum(norm2));
-    const T factor = w_.segment_scale[0] / norm_;
+    scale_ = lanes_.inverse_root(lanes_.sum(norm2));
+    const T factor = w_.segment_scale[0] * scale_;
     HQF_UNROLL
     for (int j = 0; j < N; ++j) {
       psi.re[j] = psi.re[j] * factor;
@@ -753,7 +755,8 @@ class Group {
   const Coefficients<T>& w_;
   const Call& call_;
   Lanes& lanes_;
-  T largest_ = T(0), norm_ = T(0);  // of the amplitudes that the inputs give; the norm in units of the largest
+  // Of the amplitudes that the inputs give: largest^(-1/2), and largest / norm.
+  T root_scale_ = T(0), scale_ = T(0);
 };
 
 }  // namespace hqf::HQF_ARCH
