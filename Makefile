@@ -89,7 +89,7 @@ TORCH ?= torch
 EXTRAS ?= draw,test
 comma := ,
 EXTRA_OPTIONS = $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra))
-TESTS ?= tests $(if $(findstring net,$(EXTRAS)),,--ignore=tests/hqfnet --ignore=tests/interop)
+TESTS ?= tests $(if $(findstring net,$(EXTRAS)),,--ignore=tests/hqfnet --ignore=tests/interop --ignore=tests/test_fuzz.py)
 ONLY_INSTALLED := import hqfkernels as h; print(h.__file__, *h.backends.native_status()); \
 	assert "site-packages" in h.__file__ and h.backends.native_status()[0]
 

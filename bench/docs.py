@@ -48,6 +48,7 @@ TABLES: dict[str, tuple[str, Callable[[Any, Run], str]]] = {
     "interop": ("bench.interop", lambda module, run: module.summary(run)),
     "step": ("bench.step", lambda module, run: module.summary(run)),
     "roofline": ("bench.roofline", lambda module, run: module.summary(run)),
+    "footprint": ("bench.footprint", lambda module, run: module.summary(run)),
     "peers": ("bench.peers.report", lambda module, run: module.table(run)),
 }
 """Kind -> the module that measures it, and what makes the table, given that module (imported when needed) and a run."""
@@ -78,6 +79,7 @@ VALUES: dict[str, Callable[..., str]] = {
     "swap": _swap,
     "worst-choice": lambda run: f"{planner.worst_choice(run):.2f}",
     "scene-peak": lambda run: f"{run['peak'] / 2**30:.1f}",
+    "wheel-size": lambda run, key: number(run["wheel"][key] / 1e6),
 }
 """Kind -> a figure of a run, as text; further arguments are those of the marker."""
 

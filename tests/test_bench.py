@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import compare, handwritten, memory
+from bench import compare, footprint, handwritten, memory
 from bench.cases import CASES, OURS, Case, Step, implementations
 
 
@@ -99,3 +100,25 @@ def test_cases_are_those_of_the_family() -> None:
     assert len(set(CASES)) == len(CASES) == 8
     circuit = Case(4, 2, 1).circuit()
     assert (circuit.n_inputs, circuit.n_weights, len(circuit)) == (4, 16, 4 + 2 * 12)
+
+
+def test_footprint_times_imports_in_fresh_interpreters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statements = {"slow": ("pass", "import time; time.sleep(0.1)"), footprint.ADDED: ("import fuzz", "import bench")}
+    monkeypatch.setattr(footprint, "IMPORTS", statements)
+    wheel, path = tmp_path / "some.whl", tmp_path / "result.json"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zeros", bytes(10_000))
+    footprint.main([str(wheel), "--rounds", "2", "--json", str(path)])
+    run = json.loads(path.read_text())
+    assert run["wheel"] == {"name": "some.whl", "bytes": wheel.stat().st_size, "unpacked": 10_000}
+    slow, added = run["imports"]["slow"], run["imports"][footprint.ADDED]
+    assert len(slow["seconds"]) == len(slow["processor_seconds"]) == 2
+    assert min(slow["seconds"]) >= 0.1 > max(slow["processor_seconds"])
+    assert (slow["packages"], added["packages"]) == ([], ["bench"])
+    assert "| slow | 0.1" in capsys.readouterr().out
+
+    with pytest.raises(SystemExit):
+        footprint.main([str(path)])
+    assert "result.json is no wheel" in capsys.readouterr().err
