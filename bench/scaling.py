@@ -66,7 +66,7 @@ class Point:
         """The engine that the planner chooses."""
         texts = (self.case.circuit().text,) * self.experts
         place = planner.place_of(torch.empty(0))
-        return planner.scheduled(planner.choose(texts, "expval", place, "auto", "auto"), self.case.batch, 1)
+        return planner.scheduled(planner.choose(texts, "expval", place, "auto", "auto"), self.case.batch, 1).engine
 
     def sizes(self) -> dict[str, int]:
         """For the result: what may grow."""

@@ -6,7 +6,7 @@ autocast and ``torch.func.vmap``; `expval` and `probs` are differentiable in inp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from hqfkernels import ops
 from hqfkernels.circuit import Circuit
 from hqfkernels.engines import fourier, gate, unitary
-from hqfkernels.planner import CUSTATEVEC, REFERENCE, Plan, Schedule, choose, explain_choice, place_of, scheduled
+from hqfkernels.planner import Choice, Plan, Schedule, choose, explain_choice, place_of, scheduled
 from hqfkernels.program import Measurement
 from hqfkernels.reference import circuit as _reference
 
@@ -95,21 +95,19 @@ def evaluate(
     output_order: Sequence[int] = (),
     cache: ParameterCache | None = None,
 ) -> Tensor:
-    """Runs circuits on the same inputs, arguments checked, with the engine that the schedule names for their number.
+    """Runs circuits on the same inputs, arguments checked, as the schedule says for their number.
 
     The last ``feature_dims`` dimensions of ``inputs`` are a sample's; see `hqfkernels.ops` for ``output_order``. The
     outputs of the circuits follow each other. A ``cache`` keeps what the Fourier engine computes from weights alone.
     """
     batch_dims = inputs.dim() - feature_dims
-    engine = scheduled(schedule, inputs.shape[:batch_dims].numel(), weights[0].shape[:-1].numel())
-    if engine != REFERENCE and not torch.compiler.is_compiling():
+    choice = scheduled(schedule, inputs.shape[:batch_dims].numel(), weights[0].shape[:-1].numel())
+    if not choice.simulated and not torch.compiler.is_compiling():
         _refuse_forward_mode(inputs, *weights)
-    if engine == "fourier":
+    if choice.engine == "fourier":
         own = fourier.parameters(circuits, weights, measurement) if cache is None else cache.get(circuits, weights)
         return fourier.contract(circuits, inputs, own, measurement, feature_dims, output_order)
-    run = {"gate": gate.forward, "unitary": unitary.forward, CUSTATEVEC: gate.forward_large, REFERENCE: _simulate}[
-        engine
-    ]
+    run = _runner(choice)
     if len(circuits) == 1:
         return run(circuits[0], inputs, weights[0], measurement, feature_dims, output_order)
     if len(output_order) <= batch_dims + 1:
@@ -118,6 +116,15 @@ def evaluate(
     order = ops.input_order(inputs, feature_dims, output_order)
     pairs = zip(circuits, weights, strict=True)
     return torch.stack([run(c, inputs, w, measurement, feature_dims, order) for c, w in pairs], batch_dims)
+
+
+def _runner(choice: Choice) -> Callable[..., Tensor]:
+    """What evaluates a circuit, except for the Fourier engine, which takes several at once."""
+    if choice.simulated:
+        return _simulate
+    if choice.engine == "unitary":
+        return unitary.forward
+    return gate.forward_large if choice.backend == "custatevec" else gate.forward
 
 
 def _simulate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +24,15 @@ from hqfkernels.static import static
 
 ENGINES = ("auto", "gate", "fourier", "unitary")
 BACKENDS = ("auto", "cpu", "cuda", "triton", "custatevec", "reference")
-REFERENCE = "reference"
-"""In a schedule: the plain simulation that no engine takes part in."""
-CUSTATEVEC = "custatevec"
-"""In a schedule: the gate engine for large registers on a GPU."""
 
-CARRIED = {"cuda": ("gate",), "triton": ("fourier",), "custatevec": ("gate",), "reference": ("gate",)}
-"""The engines that a backend has, if not all."""
+CARRIED = {
+    "cpu": ("gate", "fourier", "unitary"),
+    "cuda": ("gate",),
+    "custatevec": ("gate",),
+    "reference": ("gate",),
+    "triton": ("fourier",),
+}
+"""The engines that a backend has. In the place of kernels that are missing, the reference runs any engine."""
 
 MAX_NATIVE_QUBITS = 20
 """The CPU kernels hold two states per lane in memory; above this they refuse."""
@@ -37,8 +40,25 @@ MAX_NATIVE_QUBITS = 20
 Place = tuple[str, int | None, bool]
 """Device type, its index, and whether the call computes in double precision."""
 
-Schedule = tuple[tuple[str, Prices], ...]
-"""Engines that may run, each with its price for a call, for a set of weights and for a sample."""
+
+class Choice(NamedTuple):
+    """An engine on a backend.
+
+    Attributes:
+        engine: the algorithm: "gate", "fourier" or "unitary".
+        backend: what runs it: "cpu", "cuda", "triton", "custatevec", or "reference" (plain torch).
+        prices: for a call, for a set of weights and for a sample.
+        simulated: whether `hqfkernels.reference.circuit` takes the place of the engine's operators.
+    """
+
+    engine: str
+    backend: str
+    prices: Prices
+    simulated: bool = False
+
+
+Schedule = tuple[Choice, ...]
+"""What may run in a call; how many samples there are decides."""
 
 
 @dataclass(frozen=True)
@@ -85,56 +105,90 @@ def place_of(inputs: Tensor) -> Place:
     return inputs.device.type, inputs.device.index, inputs.dtype == torch.float64
 
 
-def _limit(place: Place) -> int:
-    """The largest register of the compiled kernels on a device."""
-    if place[0] == "cuda":
-        return cuda.MAX_QUBITS_DOUBLE if place[2] else cuda.MAX_QUBITS
-    return MAX_NATIVE_QUBITS
+@dataclass(frozen=True)
+class _Call:
+    """What is known of a call before it; `choose` says what the attributes are."""
 
+    circuits: tuple[str, ...]
+    measurement: Measurement
+    place: Place
+    engine: str
+    backend: str
 
-def _backend_refusal(backend: str, n_qubits: int, place: Place, by_name: bool) -> str | None:
-    """Why ``backend`` cannot take the call, or does not unless it is asked for by name; None if it does."""
-    device, index, double = place
-    if backend == "reference":
-        return None
-    if device != ("cpu" if backend == "cpu" else "cuda"):
-        computes_on = "the CPU" if backend == "cpu" else "GPUs"
-        return f"it computes on {computes_on}, the inputs are on {device}"
-    if backend == "cuda":
-        return cuda.cuda_refusal(n_qubits, torch.float64 if double else torch.float32, index)
-    if backend == "custatevec":
-        if not by_name and n_qubits <= _limit(place):  # said without loading it, which takes seconds
-            return f"it is for registers of more than {_limit(place)} qubits, unless it is asked for by name"
-        return custatevec.refusal(n_qubits, index)
-    if n_qubits > MAX_NATIVE_QUBITS:
-        return f"it takes at most {MAX_NATIVE_QUBITS} qubits, the circuit has {n_qubits}"
-    available, reason = backends.native_status()
-    return None if available else reason
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the inputs are on a GPU."""
+        return self.place[0] == "cuda"
 
+    @property
+    def n_qubits(self) -> int:
+        """Of the largest register."""
+        return max(Program.from_text(lower(c, self.measurement)).n_qubits for c in self.circuits)
 
-def _triton_refusal(circuits: tuple[str, ...], measurement: Measurement, place: Place) -> str | None:
-    """Why Triton's contraction cannot take circuits, or None if it can."""
-    if place[0] != "cuda":
-        return f"it computes on GPUs, the inputs are on {place[0]}"
-    available, reason = triton.triton_status(place[1])
-    if not available:
-        return reason
-    cost = _together(circuits, measurement, "fourier")
-    return cost if isinstance(cost, str) else triton.series_refusal(series(circuits, measurement).text)
+    @property
+    def max_qubits(self) -> int:
+        """The largest register that the compiled kernels take on the device."""
+        if self.on_gpu:
+            return cuda.MAX_QUBITS_DOUBLE if self.place[2] else cuda.MAX_QUBITS
+        return MAX_NATIVE_QUBITS
 
+    def cost(self, engine: str) -> Cost | str:
+        """The cost of an engine for all circuits, or why it refuses one of them."""
+        cost = Cost()
+        for circuit in self.circuits:
+            own = estimates(circuit, self.measurement)[engine]
+            if isinstance(own, str):
+                return own
+            cost += own
+        return cost
 
-def _choose_backend(n_qubits: int, place: Place, backend: str) -> tuple[str, list[tuple[str, str]]]:
-    """The backend of simulations, and why not the others."""
-    names = [name for name in BACKENDS[1:] if name != "triton"]
-    refusals = {name: _backend_refusal(name, n_qubits, place, name == backend) for name in names}
-    if backend == "auto":
-        chosen = next(name for name, refusal in refusals.items() if refusal is None)
-        why = f"{chosen} is faster"
-    elif (reason := refusals[backend]) is not None:
-        raise RuntimeError(f"backend {backend!r} refuses: {reason}")
-    else:
-        chosen, why = backend, f"{backend} was asked for"
-    return chosen, [(name, refusal or why) for name, refusal in refusals.items() if name != chosen]
+    def priced(self, engine: str, cost: Cost) -> Prices:
+        """The prices of an engine on the device."""
+        return cost.priced(costs.GPU_CONSTANTS) if self.on_gpu and engine != "unitary" else cost.prices
+
+    def refusal(self, backend: str, engine: str) -> str | None:
+        """Why a backend does not run an engine in this call; None if it can."""
+        if backend == "reference":
+            return None
+        device = self.place[0]
+        if device != ("cpu" if backend == "cpu" else "cuda"):
+            return f"it computes on {'the CPU' if backend == 'cpu' else 'GPUs'}, the inputs are on {device}"
+        reason = {
+            "cpu": self._cpu_refusal,
+            "cuda": self._cuda_refusal,
+            "custatevec": self._custatevec_refusal,
+            "triton": self._triton_refusal,
+        }[backend]()
+        return reason or (None if engine in CARRIED[backend] else f"it carries no {engine} engine")
+
+    def _cpu_refusal(self) -> str | None:
+        if self.n_qubits > MAX_NATIVE_QUBITS:
+            return f"it takes at most {MAX_NATIVE_QUBITS} qubits, the circuit has {self.n_qubits}"
+        available, reason = backends.native_status()
+        return None if available else reason
+
+    def _cuda_refusal(self) -> str | None:
+        _, index, double = self.place
+        return cuda.cuda_refusal(self.n_qubits, torch.float64 if double else torch.float32, index)
+
+    def _custatevec_refusal(self) -> str | None:
+        if self.backend != "custatevec" and self.n_qubits <= self.max_qubits:  # said without seconds of loading it
+            return f"it is for registers of more than {self.max_qubits} qubits, unless it is asked for by name"
+        return custatevec.refusal(self.n_qubits, self.place[1])
+
+    def _triton_refusal(self) -> str | None:
+        available, reason = triton.triton_status(self.place[1])
+        if not available:
+            return reason
+        cost = self.cost("fourier")
+        return cost if isinstance(cost, str) else triton.series_refusal(series(self.circuits, self.measurement).text)
+
+    def carrier(self, engine: str) -> str:
+        """The backend that runs an engine."""
+        if self.backend != "auto":
+            return self.backend
+        able = (name for name in CARRIED if name != "reference" and self.refusal(name, engine) is None)
+        return next(able, "reference")
 
 
 # --- engines --------------------------------------------------------------------------------------------------------
@@ -160,7 +214,7 @@ def estimates(circuit: str, measurement: Measurement) -> dict[str, Cost | str]:
 
 @static
 def choose(circuits: tuple[str, ...], measurement: Measurement, place: Place, engine: str, backend: str) -> Schedule:
-    """What to run, from static facts.
+    """What may run, from static facts.
 
     Args:
         circuits: `Circuit.text` of the circuits that run on the same inputs.
@@ -174,109 +228,74 @@ def choose(circuits: tuple[str, ...], measurement: Measurement, place: Place, en
         RuntimeError: if the backend asked for by name cannot take the call.
     """
     check_names(engine, backend)
-    return _choose(circuits, measurement, place, engine, backend)
+    return _choose(_Call(circuits, measurement, place, engine, backend))
 
 
 @lru_cache(maxsize=1024)
-def _choose(circuits: tuple[str, ...], measurement: Measurement, place: Place, engine: str, backend: str) -> Schedule:
-    if backend in CARRIED and engine not in ("auto", *CARRIED[backend]):
-        carried = " and ".join(CARRIED[backend])
-        raise RuntimeError(f"backend {backend!r} refuses: it carries the {carried} engine, {engine!r} was asked for")
-    on_gpu = place[0] == "cuda"
-    refusal = None
-    if backend == "triton" or (on_gpu and backend == "auto" and engine in ("auto", "fourier")):
-        refusal = _triton_refusal(circuits, measurement, place)
-    if backend == "triton":
-        if refusal is not None:
-            raise RuntimeError(f"backend 'triton' refuses: {refusal}")
-        return _priced(circuits, measurement, place, ("fourier",), "fourier")
-    n_qubits = max(Program.from_text(lower(circuit, measurement)).n_qubits for circuit in circuits)
-    chosen, _ = _choose_backend(n_qubits, place, backend)
-    if on_gpu and engine == "auto" and backend == "auto" and refusal is None:
-        names = ("gate", "fourier") if chosen == "cuda" else ("fourier",)
-        return _priced(circuits, measurement, place, names, engine)
-    if engine in ("auto", "gate") and chosen == "custatevec":
-        return ((CUSTATEVEC, (0.0, 0.0, 0.0)),)
-    if engine in ("auto", "gate") and (backend == "reference" or n_qubits > _limit(place)):
-        return ((REFERENCE, (0.0, 0.0, 0.0)),)
-    # What has no kernels on a GPU runs there as plain torch if it was asked for by name.
-    if engine == "auto":
-        return _priced(circuits, measurement, place, ("gate",) if chosen == "cuda" else ENGINES[1:], engine)
-    return _priced(circuits, measurement, place, (engine,), engine)
-
-
-def _priced(
-    circuits: tuple[str, ...], measurement: Measurement, place: Place, names: tuple[str, ...], engine: str
-) -> Schedule:
-    """A schedule of the engines ``names``; raises ValueError if ``engine`` was asked for and refuses."""
+def _choose(call: _Call) -> Schedule:
+    engines: tuple[str, ...] = ENGINES[1:] if call.engine == "auto" else (call.engine,)
+    if call.backend != "auto":
+        carried = CARRIED[call.backend]
+        if not set(engines) & set(carried):
+            raise RuntimeError(
+                f"backend {call.backend!r} refuses: it carries the {' and '.join(carried)} engine, "
+                f"{call.engine!r} was asked for"
+            )
+        if (reason := call.refusal(call.backend, carried[0])) is not None:
+            raise RuntimeError(f"backend {call.backend!r} refuses: {reason}")
+        engines = tuple(engine for engine in engines if engine in carried)
+    carriers = {engine: call.carrier(engine) for engine in engines}
+    # Kernels first. Neither cuStateVec nor plain torch is weighed against them: their constants are not known.
+    for worth in (("cpu", "cuda", "triton"), ("custatevec",), ("reference",)):
+        if found := {engine: backend for engine, backend in carriers.items() if backend in worth}:
+            break
+    simulated = found.get("gate") == "reference" and (call.backend == "reference" or call.n_qubits > call.max_qubits)
+    if simulated:  # no engine takes part, so there is nothing to compare
+        found = {"gate": "reference"}
     schedule = []
-    for name in names:
-        cost = _together(circuits, measurement, name)
+    for engine, backend in found.items():
+        cost = call.cost(engine)
         if not isinstance(cost, str):
-            schedule.append((name, _prices(cost, name, place)))
-        elif engine != "auto":
+            schedule.append(Choice(engine, backend, call.priced(engine, cost), simulated))
+        elif call.engine != "auto":
             raise ValueError(f"engine {engine!r} refuses the circuit: {cost}")
     return tuple(schedule)
 
 
-def _prices(cost: Cost, engine: str, place: Place) -> Prices:
-    return cost.priced(costs.GPU_CONSTANTS) if place[0] == "cuda" and engine != "unitary" else cost.prices
-
-
-def _together(circuits: tuple[str, ...], measurement: Measurement, engine: str) -> Cost | str:
-    """The cost of an engine for all circuits, or why it refuses one of them."""
-    cost = Cost()
-    for circuit in circuits:
-        own = estimates(circuit, measurement)[engine]
-        if isinstance(own, str):
-            return own
-        cost += own
-    return cost
-
-
-def scheduled(schedule: Schedule, samples: int, sets: int) -> str:
-    """The cheapest engine for ``samples`` samples under ``sets`` sets of weights."""
-    best, lowest = "", math.inf
-    for name, prices in schedule:
-        cost = total(prices, samples, sets)
+def scheduled(schedule: Schedule, samples: int, sets: int) -> Choice:
+    """The cheapest choice for ``samples`` samples under ``sets`` sets of weights."""
+    best, lowest = schedule[0], math.inf
+    for choice in schedule:
+        cost = total(choice.prices, samples, sets)
         if cost < lowest:
-            best, lowest = name, cost
+            best, lowest = choice, cost
     return best
 
 
 def explain_choice(circuit: str, place: Place, engine: str, backend: str, samples: int, sets: int) -> Plan:
     """The `Plan` for expectation values of ``samples`` samples under ``sets`` sets of weights; see `choose`."""
-    chosen = scheduled(choose((circuit,), "expval", place, engine, backend), samples, sets)
-    n_qubits = Program.from_text(lower(circuit, "expval")).n_qubits
-    if backend == "triton":
-        chosen_backend, reasons = backend, [(name, "triton was asked for") for name in BACKENDS[1:] if name != backend]
-    else:
-        chosen_backend, reasons = _choose_backend(n_qubits, place, backend)
-        refusal = _triton_refusal((circuit,), "expval", place)
-        if chosen == "fourier" and place[0] == "cuda":
-            reasons = [(name, why) for name, why in reasons if name != "reference"]
-            reasons += [(chosen_backend, "it carries no Fourier engine")] if chosen_backend != "reference" else []
-            chosen_backend = "reference" if refusal else "triton"
-        if chosen_backend != "triton":
-            reasons.append(("triton", refusal or f"the {chosen} engine is not its own"))
-    chosen = "gate" if chosen in (REFERENCE, CUSTATEVEC) else chosen
+    call = _Call((circuit,), "expval", place, engine, backend)
+    schedule = choose(call.circuits, call.measurement, place, engine, backend)
+    chosen = scheduled(schedule, samples, sets)
+    why = f"{chosen.backend} is faster" if backend == "auto" else f"{backend} was asked for"
+    reasons = [(name, call.refusal(name, chosen.engine) or why) for name in CARRIED if name != chosen.backend]
     found = []
     for name, cost in estimates(circuit, "expval").items():
-        priced = not isinstance(cost, str) and (place[0] != "cuda" or name != "unitary")
-        if not isinstance(cost, str) and priced:
-            found.append((name, total(_prices(cost, name, place), samples, sets)))
-        if name == chosen:
-            continue
-        if isinstance(cost, str):
-            reasons.append((name, cost))
-        elif engine != "auto":
-            reasons.append((name, f"{chosen} was asked for"))
-        elif chosen_backend == "reference":
-            reasons.append((name, "the reference simulates gate by gate"))
-        elif not priced:
-            reasons.append((name, "it has no kernels for GPUs"))
-        elif place[0] == "cuda" and name == "fourier" and (refusal := _triton_refusal((circuit,), "expval", place)):
-            reasons.append((name, refusal))
-        else:
-            reasons.append((name, f"{chosen} is cheaper for this batch"))
-    return Plan(chosen, chosen_backend, tuple(found), tuple(reasons))
+        if not isinstance(cost, str) and not (call.on_gpu and name == "unitary"):
+            found.append((name, total(call.priced(name, cost), samples, sets)))
+        if name != chosen.engine:
+            reasons.append((name, cost if isinstance(cost, str) else _why_not(name, call, chosen, schedule)))
+    return Plan(chosen.engine, chosen.backend, tuple(found), tuple(reasons))
+
+
+def _why_not(engine: str, call: _Call, chosen: Choice, schedule: Schedule) -> str:
+    """Why an engine that takes the circuit was not chosen."""
+    if call.engine != "auto":
+        return f"{chosen.engine} was asked for"
+    if any(choice.engine == engine for choice in schedule):
+        return f"{chosen.engine} is cheaper for this batch"
+    if chosen.simulated:
+        return "the reference simulates gate by gate"
+    if engine == "unitary":
+        return "it has no kernels for GPUs"
+    return call.refusal("triton" if engine == "fourier" else "cuda", engine) or f"{call.backend} was asked for"

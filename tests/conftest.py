@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hqfkernels import backends
+from hqfkernels import backends, planner
 
 TRITON_INTERPRETED = not torch.cuda.is_available()
 """Whether Triton's kernels run in its interpreter, which it decides when it is imported."""
@@ -31,6 +31,14 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_choices() -> Iterator[None]:
+    """The planner forgets what it chose, before and after: for tests that change what there is to choose from."""
+    planner._choose.cache_clear()
+    yield
+    planner._choose.cache_clear()
 
 
 class Recorder(TorchDispatchMode):

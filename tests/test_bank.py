@@ -60,7 +60,7 @@ RUNS = {engine: f"hqfkernels.{engine}_forward" for engine in ("gate", "fourier")
 def samples_for(circuits: list[Circuit], engine: str, sets: int = 1) -> int:
     """A number of samples for each set of weights for which the planner takes an engine."""
     schedule = choose(tuple(c.text for c in circuits), "expval", ("cpu", None, False), "auto", "auto")
-    return next(2**k for k in range(20) if scheduled(schedule, 2**k * sets, sets) == engine)
+    return next(2**k for k in range(20) if scheduled(schedule, 2**k * sets, sets).engine == engine)
 
 
 def assert_same(actual: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:

@@ -99,70 +99,59 @@ def test_the_cuda_library_registers_the_gate_engine():
 # --- what the planner makes of it -------------------------------------------------------------------------------------
 
 
-def choice(n_qubits: int, double: bool = False, engine: str = "auto", backend: str = "auto") -> str:
+def choice(n_qubits: int, double: bool = False, engine: str = "auto", backend: str = "auto") -> tuple[str, str]:
     circuit = ansatz.local_circuit((1, n_qubits), 1)
     schedule = planner.choose((circuit.text,), "expval", ("cuda", 0, double), engine, backend)
-    return planner.scheduled(schedule, 10**8, 1)
+    chosen = planner.scheduled(schedule, 10**8, 1)
+    return chosen.engine, chosen.backend
 
 
-def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch):
+def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch, fresh_choices):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (True, "there"))
     monkeypatch.setattr(custatevec, "status", lambda index: (False, "not installed"))
-    planner._choose.cache_clear()
-    try:
-        assert choice(4) == choice(13) == choice(12, double=True) == "gate"
-        assert choice(14) == choice(13, double=True) == planner.REFERENCE
-        assert choice(4, engine="fourier") == "fourier"
-        assert choice(4, backend="reference") == planner.REFERENCE
-        with pytest.raises(RuntimeError, match="backend 'cuda' refuses: .*at most 13 qubits, the circuit has 14"):
-            choice(14, backend="cuda")
-        with pytest.raises(RuntimeError, match="backend 'cpu' refuses: .*computes on the CPU, the inputs are on cuda"):
-            choice(4, backend="cpu")
-        plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10**6, 1)
-        assert (plan.engine, plan.backend) == ("gate", "cuda")
-        assert "no kernels for GPUs" in dict(plan.reasons)["unitary"]
-        assert dict(plan.reasons)["fourier"] == dict(plan.reasons)["triton"] == "torch finds no CUDA device"
-    finally:
-        planner._choose.cache_clear()
+    assert choice(4) == choice(13) == choice(12, double=True) == ("gate", "cuda")
+    assert choice(14) == choice(13, double=True) == ("gate", "reference")
+    assert choice(4, engine="fourier") == ("fourier", "reference")
+    assert choice(4, backend="reference") == ("gate", "reference")
+    with pytest.raises(RuntimeError, match="backend 'cuda' refuses: .*at most 13 qubits, the circuit has 14"):
+        choice(14, backend="cuda")
+    with pytest.raises(RuntimeError, match="backend 'cpu' refuses: .*computes on the CPU, the inputs are on cuda"):
+        choice(4, backend="cpu")
+    plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10**6, 1)
+    assert (plan.engine, plan.backend) == ("gate", "cuda")
+    assert "no kernels for GPUs" in dict(plan.reasons)["unitary"]
+    assert dict(plan.reasons)["fourier"] == dict(plan.reasons)["triton"] == "torch finds no CUDA device"
 
 
-def test_the_planner_takes_tritons_contraction_on_a_gpu(monkeypatch):
+def test_the_planner_takes_tritons_contraction_on_a_gpu(monkeypatch, fresh_choices):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (True, "there"))
     monkeypatch.setattr(triton, "triton_status", lambda index: (True, "there"))
     monkeypatch.setattr(custatevec, "status", lambda index: (True, "there"))
-    planner._choose.cache_clear()
     place = "cuda", 0, False
-    try:
-        assert choice(4) == choice(4, backend="triton") == choice(14) == "fourier"
-        assert choice(4, engine="gate") == choice(4, backend="cuda") == "gate"
-        assert choice(14, engine="gate") == planner.CUSTATEVEC
-        deep = ansatz.strongly_entangling(8, 4).text
-        assert [name for name, _ in planner.choose((deep,), "expval", place, "auto", "auto")] == ["gate"]
-        with pytest.raises(RuntimeError, match="backend 'triton' refuses: it carries the fourier engine, 'gate' was"):
-            choice(4, engine="gate", backend="triton")
-        with pytest.raises(RuntimeError, match="backend 'cuda' refuses: it carries the gate engine, 'fourier' was"):
-            choice(4, engine="fourier", backend="cuda")
-        plan = planner.explain_choice(ansatz.local_circuit().text, place, "auto", "auto", 10**8, 1)
-        assert (plan.engine, plan.backend) == ("fourier", "triton")
-        assert "cheaper" in dict(plan.reasons)["gate"]
-        plan = planner.explain_choice(ansatz.local_circuit().text, place, "gate", "auto", 10**6, 1)
-        assert (plan.engine, plan.backend) == ("gate", "cuda")
-    finally:
-        planner._choose.cache_clear()
+    assert choice(4) == choice(4, backend="triton") == choice(14) == ("fourier", "triton")
+    assert choice(4, engine="gate") == choice(4, backend="cuda") == ("gate", "cuda")
+    assert choice(14, engine="gate") == ("gate", "custatevec")
+    deep = ansatz.strongly_entangling(8, 4).text
+    assert [option.engine for option in planner.choose((deep,), "expval", place, "auto", "auto")] == ["gate"]
+    with pytest.raises(RuntimeError, match="backend 'triton' refuses: it carries the fourier engine, 'gate' was"):
+        choice(4, engine="gate", backend="triton")
+    with pytest.raises(RuntimeError, match="backend 'cuda' refuses: it carries the gate engine, 'fourier' was"):
+        choice(4, engine="fourier", backend="cuda")
+    plan = planner.explain_choice(ansatz.local_circuit().text, place, "auto", "auto", 10**8, 1)
+    assert (plan.engine, plan.backend) == ("fourier", "triton")
+    assert "cheaper" in dict(plan.reasons)["gate"]
+    plan = planner.explain_choice(ansatz.local_circuit().text, place, "gate", "auto", 10**6, 1)
+    assert (plan.engine, plan.backend) == ("gate", "cuda")
 
 
-def test_without_kernels_a_gpu_runs_plain_torch(monkeypatch):
+def test_without_kernels_a_gpu_runs_plain_torch(monkeypatch, fresh_choices):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (False, "no device"))
     monkeypatch.setattr(custatevec, "status", lambda index: (False, "not installed"))
-    planner._choose.cache_clear()
-    try:
-        plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10, 1)
-        assert plan.backend == "reference"
-        assert dict(plan.reasons)["cuda"] == "no device"
-        with pytest.raises(RuntimeError, match="backend 'cuda' refuses: no device"):
-            choice(4, backend="cuda")
-    finally:
-        planner._choose.cache_clear()
+    plan = planner.explain_choice(ansatz.local_circuit().text, ("cuda", 0, False), "auto", "auto", 10, 1)
+    assert plan.backend == "reference"
+    assert dict(plan.reasons)["cuda"] == "no device"
+    with pytest.raises(RuntimeError, match="backend 'cuda' refuses: no device"):
+        choice(4, backend="cuda")
 
 
 def test_the_cuda_backend_is_refused_for_tensors_elsewhere():

@@ -342,10 +342,10 @@ def test_the_emulation_has_the_bindings_signatures():
 
 
 @pytest.fixture
-def absent(monkeypatch) -> Iterator[None]:
+def absent(monkeypatch, fresh_choices) -> Iterator[None]:
     """A machine without cuQuantum Python; nothing stays in the caches."""
     monkeypatch.setitem(sys.modules, "cuquantum.bindings.custatevec", None)
-    caches = (custatevec.load, custatevec.status, planner._choose)
+    caches = (custatevec.load, custatevec.status)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -376,7 +376,7 @@ def test_its_absence_is_told(monkeypatch, absent, version, reason):
 
 
 @pytest.mark.parametrize("kernels", [True, False])
-def test_it_is_not_loaded_for_small_registers(monkeypatch, kernels):
+def test_it_is_not_loaded_for_small_registers(monkeypatch, fresh_choices, kernels):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (kernels, "not built"))
     monkeypatch.setattr(custatevec, "load", lambda: pytest.fail("loaded"))
     monkeypatch.setattr(custatevec, "status", lambda index: pytest.fail("loaded"))
@@ -386,37 +386,34 @@ def test_it_is_not_loaded_for_small_registers(monkeypatch, kernels):
 
 
 @pytest.mark.parametrize("available", [True, False])
-def test_the_planner_takes_it_for_large_registers(monkeypatch, available):
+def test_the_planner_takes_it_for_large_registers(monkeypatch, fresh_choices, available):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (True, "there"))
     monkeypatch.setattr(custatevec, "status", lambda index: (available, "no library"))
-    planner._choose.cache_clear()
 
     def choice(n_qubits, double=False, engine="auto", backend="auto"):
         circuit = ansatz.local_circuit((1, n_qubits), 1).text
         schedule = planner.choose((circuit,), "expval", ("cuda", 0, double), engine, backend)
-        return planner.scheduled(schedule, 100, 1)
+        chosen = planner.scheduled(schedule, 100, 1)
+        return chosen.engine, chosen.backend
 
-    try:
-        large = planner.CUSTATEVEC if available else planner.REFERENCE
-        assert choice(13) == choice(12, double=True) == "gate"
-        assert choice(14) == choice(13, double=True) == choice(20, engine="gate") == large
-        assert choice(14, backend="reference") == planner.REFERENCE
-        assert choice(14, engine="fourier") == "fourier"
-        plan = planner.explain_choice(ansatz.angle_encoding(14).text, ("cuda", 0, False), "auto", "auto", 9, 1)
-        assert (plan.engine, plan.backend) == ("gate", "custatevec" if available else "reference")
-        assert "at most 13 qubits" in dict(plan.reasons)["cuda"]
-        if available:
-            assert choice(4, backend="custatevec") == large
-            with pytest.raises(RuntimeError, match="carries the gate engine, 'fourier' was asked for"):
-                choice(14, engine="fourier", backend="custatevec")
-            with pytest.raises(RuntimeError, match="'custatevec' refuses: it takes at least 4 qubits"):
-                choice(3, backend="custatevec")
-        else:
-            assert dict(plan.reasons)["custatevec"] == "no library"
-            with pytest.raises(RuntimeError, match="backend 'custatevec' refuses: no library"):
-                choice(14, backend="custatevec")
-    finally:
-        planner._choose.cache_clear()
+    large = "gate", "custatevec" if available else "reference"
+    assert choice(13) == choice(12, double=True) == ("gate", "cuda")
+    assert choice(14) == choice(13, double=True) == choice(20, engine="gate") == large
+    assert choice(14, backend="reference") == ("gate", "reference")
+    assert choice(14, engine="fourier") == ("fourier", "reference")
+    plan = planner.explain_choice(ansatz.angle_encoding(14).text, ("cuda", 0, False), "auto", "auto", 9, 1)
+    assert (plan.engine, plan.backend) == ("gate", "custatevec" if available else "reference")
+    assert "at most 13 qubits" in dict(plan.reasons)["cuda"]
+    if available:
+        assert choice(4, backend="custatevec") == large
+        with pytest.raises(RuntimeError, match="carries the gate engine, 'fourier' was asked for"):
+            choice(14, engine="fourier", backend="custatevec")
+        with pytest.raises(RuntimeError, match="'custatevec' refuses: it takes at least 4 qubits"):
+            choice(3, backend="custatevec")
+    else:
+        assert dict(plan.reasons)["custatevec"] == "no library"
+        with pytest.raises(RuntimeError, match="backend 'custatevec' refuses: no library"):
+            choice(14, backend="custatevec")
 
 
 def test_tensors_elsewhere_are_refused():

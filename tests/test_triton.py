@@ -1,5 +1,8 @@
 """Triton's kernels in Triton's interpreter, on CPU tensors, against the plain-torch implementations."""
 
+import gc
+import linecache
+
 import pytest
 import torch
 
@@ -180,6 +183,20 @@ def deep():
         c.ry(hqf.Input(k), k % 2).rx(hqf.Weight(3 * k), 0).rz(hqf.Weight(3 * k + 1), 1).cx(k % 2, 1 - k % 2)
         c.ry(hqf.Weight(3 * k + 2), 1)
     return c
+
+
+def test_a_source_is_kept_as_long_as_its_kernel():
+    text = "@triton.jit\ndef kernel(x):\n    tl.store(x, 1.0)\n"
+    first = contraction.compiled.__wrapped__(text)
+    (name,) = (name for name, entry in linecache.cache.items() if len(entry) == 4 and "".join(entry[2]) == text)
+    assert linecache.getline(name, 2) == "def kernel(x):\n"
+    second = contraction.compiled.__wrapped__(text)
+    del first
+    gc.collect()
+    assert name in linecache.cache  # the second kernel's
+    del second
+    gc.collect()
+    assert name not in linecache.cache
 
 
 def test_precision_is_float32_unless_torch_was_told_otherwise():

@@ -24,7 +24,7 @@ def _add(angle: Any, slope: Tensor, grad_weights: Tensor) -> None:
 
 
 def _turn(step: Any, angle: Tensor, numbers: Tensor) -> None:
-    p, q, sign = torch.tensor(step.pairs, device=numbers.device).unbind(-1)
+    p, q, sign = torch.as_tensor(step.pairs, device=numbers.device).unbind(-1)
     c, s = angle.cos()[..., None], angle.sin()[..., None] * sign
     first, second = numbers[..., p], numbers[..., q]
     numbers[..., p] = c * first - s * second
@@ -32,12 +32,8 @@ def _turn(step: Any, angle: Tensor, numbers: Tensor) -> None:
 
 
 def _columns(step: Any, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    new, old, factor = zip(*step.entries, strict=True) if step.entries else ((), (), ())
-    return (
-        torch.tensor(new, device=like.device, dtype=torch.long),
-        torch.tensor(old, device=like.device, dtype=torch.long),
-        torch.tensor(factor, device=like.device, dtype=like.dtype),
-    )
+    new, old = torch.as_tensor(step.entries, device=like.device).unbind(-1)
+    return new, old, torch.as_tensor(step.factors, device=like.device, dtype=like.dtype)
 
 
 def _run(recipe: Any, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -73,7 +69,7 @@ def backward(recipe: Any, grad: Tensor, weights: Tensor) -> Tensor:
             new, old, factor = _columns(step, weights)
             slopes = torch.zeros_like(numbers).index_add_(-1, old, factor * slopes[..., new])
             continue
-        p, q, sign = torch.tensor(step.pairs, device=weights.device).unbind(-1)
+        p, q, sign = torch.as_tensor(step.pairs, device=weights.device).unbind(-1)
         slope = (sign * (slopes[..., q] * numbers[..., p] - slopes[..., p] * numbers[..., q])).sum(-1)
         _add(step.angle, slope, grad_weights)
         angle = _value(step.angle, weights)

@@ -43,13 +43,13 @@ class Layout:
 
     def on(self, device: torch.device) -> Tensor:
         """The words as a tensor."""
-        return on_device(self.words, device)
+        return _on_device(self.words, device)
 
 
 @lru_cache(maxsize=1024)
-def on_device(words: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+def _on_device(words: tuple[int, ...], device: torch.device) -> Tensor:
     """Integers as a tensor that stays on the device: copying them for every call would wait for it."""
-    return torch.tensor(words, dtype=dtype, device=device)
+    return torch.tensor(words, dtype=torch.int64, device=device)
 
 
 def layout_of(batch: Sequence[int], groups: Sequence[int], tensors: Sequence[Tensor]) -> Layout:

@@ -76,7 +76,7 @@ def _tables(text: str, device: torch.device) -> _Tables:
     for step in recipe.steps:
         if isinstance(step, Turn):
             steps += [1, len(words), len(step.pairs), 0, 0, region, region, 0]
-            words += [word for pair in step.pairs for word in pair]
+            words += step.pairs.ravel().tolist()
             angles.append(step.angle)
         else:
             steps += _collect(step, count, region, words, factors)
@@ -105,8 +105,8 @@ def _tables(text: str, device: torch.device) -> _Tables:
 
 def _collect(step: Collect, count: int, region: int, words: list[int], factors: list[float]) -> list[int]:
     """The words of ``steps`` for a collection."""
-    entries = [(new, old, len(factors) + k) for k, (new, old, _) in enumerate(step.entries)]
-    factors += [factor for _, _, factor in step.entries]
+    entries = [(new, old, k) for k, (new, old) in enumerate(step.entries.tolist(), len(factors))]
+    factors += step.factors.tolist()
     begin, most = _sums(entries, step.size, words)
     back, most_back = _sums([(old, new, place) for new, old, place in entries], count, words)
     return [0, begin, step.size, back, count, region, region + count, max(most, most_back)]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from hqfkernels.series import Axis, Polynomials, Series
 
@@ -126,22 +125,13 @@ class Kernel:
     chunks: int = 1
 
 
-@lru_cache(maxsize=256)
-def first_parameters(series: Series) -> tuple[int, ...]:
-    """For each member the number of its first parameter."""
-    result = [0]
-    for member in series.members:
-        result.append(result[-1] + member.n_parameters)
-    return tuple(result)
-
-
 def _coefficients(series: Series, piece: Piece) -> Iterator[tuple[int, list[int], list[int]]]:
     """For each member of a piece its index, and the parameters that are its coefficients and its shifts.
 
     Coefficients come in the order in which kernels have them, -1 where there is none.
     """
     for index, first, last in piece.terms:
-        member, parameter = series.members[index], first_parameters(series)[index]
+        member, parameter = series.members[index], sum(m.n_parameters for m in series.members[:index])
         if piece.dense:
             table = _Table(member)
             where = {place: parameter + k for k, place in enumerate(table.places())}
@@ -151,14 +141,13 @@ def _coefficients(series: Series, piece: Piece) -> Iterator[tuple[int, list[int]
         yield index, own, [parameter + member.n_terms + k for k in range(len(member.axes))]
 
 
-@lru_cache(maxsize=256)
-def prepared(series: Series, piece: Piece) -> tuple[int, ...]:
+def prepared(series: Series, piece: Piece) -> list[int]:
     """The numbers that the kernels of a piece read, as `hqfkernels.backends.triton.device.prepare` names them."""
     result: list[int] = []
     for _, own, shifts in _coefficients(series, piece):
         result += [4 * k if k >= 0 else -1 for k in own]
         result += [4 * k + kind for k in shifts for kind in (1, 2)]
-    return tuple(result)
+    return result
 
 
 class _Table:
@@ -622,13 +611,11 @@ def _dense_coefficients(series: Series, piece: Piece, place: Place) -> Kernel:
 # --- either way -----------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
 def forward(series: Series, piece: Piece, place: Place) -> Kernel:
     """The forward kernel of a piece."""
     return (_dense_forward if piece.dense else _written_forward)(series, piece, place)
 
 
-@lru_cache(maxsize=1024)
 def backward(series: Series, piece: Piece, place: Place, onto: bool) -> tuple[Kernel, ...]:
     """The backward kernels of a piece; with ``onto``, they add gradients of inputs to those that are there."""
     if not piece.dense:
