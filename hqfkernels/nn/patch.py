@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hqfkernels import ansatz
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
-from hqfkernels.functional import INPUT_DTYPES, evaluate
+from hqfkernels.functional import check_tensor, evaluate
 from hqfkernels.nn.circuit_layer import Caching, checked_circuit, checked_circuits, initial_weights
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose, place_of
@@ -62,11 +62,7 @@ class PatchGrid:
 
     def check(self, maps: Tensor) -> None:
         """Raises TypeError or ValueError for what is not a map of these channels."""
-        if not isinstance(maps, Tensor) or maps.dtype not in INPUT_DTYPES:
-            raise TypeError(
-                "maps: expected a float64, float32, float16 or bfloat16 tensor, got "
-                f"{maps.dtype if isinstance(maps, Tensor) else type(maps).__name__}"
-            )
+        check_tensor(maps, "maps")
         if maps.dim() != 4 or maps.shape[1] != self.channels:
             raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
 
