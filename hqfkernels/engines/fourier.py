@@ -221,10 +221,8 @@ def _parameters_vmap(info: Any, in_dims: tuple[Any, ...], weights: Tensor, progr
 def _parameters_backward_vmap(
     info: Any, in_dims: tuple[Any, ...], grad: Tensor, weights: Tensor, program: str
 ) -> tuple[Tensor, int]:
-    size = info.batch_size
     grad, weights = (
-        t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip((grad, weights), in_dims[:2], strict=True)
+        ops.lead(tensor, dim, info.batch_size) for tensor, dim in zip((grad, weights), in_dims[:2], strict=True)
     )
     return torch.ops.hqfkernels.fourier_parameters_backward(grad, weights, program), 0
 
