@@ -226,7 +226,7 @@ def _parts(gate: Gate, order: tuple[int, ...]) -> list[tuple[Matrix, Angle | Non
     if gate.name == "unitary":
         matrix = np.reshape(np.array(gate.matrix), (2 ** len(gate.qubits),) * 2)
     else:
-        matrix = gate_matrix(gate.name, [], torch.empty(0, dtype=torch.complex128)).numpy()
+        matrix = gate_matrix(gate.name, [], torch.empty(0, dtype=torch.complex128, device="cpu")).numpy()
     return [(_embed(matrix, gate.qubits, order), None)]
 
 

@@ -38,6 +38,26 @@ def _index(value: Any, what: str) -> int:
     return int(value)
 
 
+def _number(value: Any) -> float:
+    """``value`` as a finite float; raises TypeError or ValueError for what is not a finite real number."""
+    if not isinstance(value, float):
+        if getattr(value, "requires_grad", False):
+            raise TypeError(f"an angle must not require gradients, which would be lost: use a Weight, got {value!r}")
+        if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+            value = value.item()  # of a complex number, float() would take the real part
+        try:
+            if isinstance(value, (str, bytes, bool)):
+                raise TypeError
+            value = float(value)
+        except OverflowError:
+            raise ValueError("an angle must be finite, got an integer beyond all floats") from None
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"an angle must be a number, Input, Weight or their sum, got {value!r}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"an angle must be finite, got {value}")
+    return float(value)
+
+
 @dataclass(frozen=True, eq=False)
 class Angle:
     """An angle ``constant + sum_j a_j * input_j + sum_k b_k * weight_k`` in radians.
@@ -46,8 +66,11 @@ class Angle:
 
     Attributes:
         constant: the part that depends on nothing.
-        inputs: (input index, coefficient) pairs, sorted by index, no zero coefficients.
+        inputs: (input index, coefficient) pairs, brought into order: sorted by index, each index once, no zeros.
         weights: (weight index, coefficient) pairs, likewise.
+
+    Raises:
+        TypeError, ValueError: for what is no finite real number, and for indices that are no natural numbers.
     """
 
     constant: float = 0.0
@@ -57,22 +80,13 @@ class Angle:
     @staticmethod
     def of(value: Angle | SupportsFloat) -> Angle:
         """Returns ``value`` as an `Angle`; raises TypeError or ValueError for what is not a finite real number."""
-        if isinstance(value, Angle):
-            return value
-        try:
-            if isinstance(value, (str, bytes, bool)):
-                raise TypeError
-            constant = float(value)
-        except OverflowError:
-            raise ValueError("an angle must be finite, got an integer beyond all floats") from None
-        except (TypeError, ValueError):
-            raise TypeError(f"an angle must be a number, Input, Weight or their sum, got {value!r}") from None
-        return Angle(constant)
+        return value if isinstance(value, Angle) else Angle(_number(value))
 
     def __post_init__(self) -> None:
-        for number in (self.constant, *(c for _, c in (*self.inputs, *self.weights))):
-            if not math.isfinite(number):
-                raise ValueError(f"an angle must be finite, got {number}")
+        # Equal angles must have equal text: no minus zero, each index once and in order.
+        object.__setattr__(self, "constant", _number(self.constant) + 0.0)
+        object.__setattr__(self, "inputs", _collected(self.inputs))
+        object.__setattr__(self, "weights", _collected(self.weights))
 
     def __eq__(self, other: object) -> bool:
         # By content: Input(0) and 1 * Input(0) are the same angle.
@@ -87,20 +101,16 @@ class Angle:
 
     def __add__(self, other: Angle | SupportsFloat) -> Angle:
         other = Angle.of(other)
-        return Angle(
-            self.constant + other.constant,
-            _add_terms(self.inputs, other.inputs),
-            _add_terms(self.weights, other.weights),
-        )
+        return Angle(self.constant + other.constant, self.inputs + other.inputs, self.weights + other.weights)
 
     def __mul__(self, factor: SupportsFloat) -> Angle:
         if isinstance(factor, Angle):
             raise TypeError("an angle is affine in its parameters: it can be multiplied by a number only")
         scale = Angle.of(factor).constant
         return Angle(
-            self.constant * scale + 0.0,  # no minus zero: equal angles must have equal text
-            tuple((k, c * scale) for k, c in self.inputs if c * scale),
-            tuple((k, c * scale) for k, c in self.weights if c * scale),
+            self.constant * scale,
+            tuple((k, c * scale) for k, c in self.inputs),
+            tuple((k, c * scale) for k, c in self.weights),
         )
 
     def __neg__(self) -> Angle:
@@ -115,9 +125,9 @@ class Angle:
     def __truediv__(self, divisor: SupportsFloat) -> Angle:
         if isinstance(divisor, Angle):
             raise TypeError("an angle is affine in its parameters: it can be divided by a number only")
-        if not float(divisor):
+        if not _number(divisor):
             raise ValueError(f"an angle cannot be divided by {divisor}")
-        return self * (1.0 / float(divisor))
+        return self * (1.0 / _number(divisor))
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -136,15 +146,12 @@ class Angle:
         return f"Angle({self})"
 
 
-def _add_terms(a: Iterable[tuple[int, float]], b: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+def _collected(terms: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
     total: dict[int, float] = {}
-    for k, c in (*a, *b):
-        total[k] = total.get(k, 0.0) + c
+    for k, c in terms:
+        k = _index(k, "parameter index")
+        total[k] = total.get(k, 0.0) + _number(c)
     return tuple(sorted((k, c) for k, c in total.items() if c))
-
-
-def _read_terms(pairs: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    return _add_terms(((_index(k, "parameter index"), float(c)) for k, c in pairs), ())
 
 
 class Input(Angle):
@@ -365,7 +372,7 @@ class Circuit:
         targets = self._qubits("unitary", qubits if isinstance(qubits, (tuple, list, range)) else (qubits,))
         try:
             array = np.asarray(matrix, dtype=np.complex128)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"unitary: matrix must be an array of complex numbers, got {matrix!r}") from None
         if len(targets) not in (1, 2) or array.shape != (2 ** len(targets),) * 2:
             raise ValueError(
@@ -441,10 +448,7 @@ class Circuit:
             (n_qubits, observables), *gates = [json.loads(line) for line in text.splitlines()]
             circuit = Circuit(n_qubits)
             for name, qubits, angles, matrix in gates:
-                expressions = [
-                    Angle(float(constant), _read_terms(inputs), _read_terms(weights))
-                    for constant, inputs, weights in angles
-                ]
+                expressions = [Angle(float(constant), inputs, weights) for constant, inputs, weights in angles]
                 entries = tuple(complex(re, im) for re, im in matrix)
                 if name == "unitary":
                     side = math.isqrt(len(entries))

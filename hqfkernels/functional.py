@@ -175,13 +175,21 @@ def check(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
         raise TypeError(f"circuit: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
     if not len(circuit):
         raise ValueError("circuit: it has no gates, so there is nothing to compute")
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs: expected a torch.Tensor, got {type(inputs).__name__}")
-    if inputs.dtype not in INPUT_DTYPES:
-        raise TypeError(f"inputs: expected float64, float32, float16 or bfloat16, got {inputs.dtype}")
+    check_tensor(inputs, "inputs")
     if inputs.dim() == 0 or inputs.shape[-1] != circuit.n_inputs:
         raise ValueError(f"inputs: expected shape (..., {circuit.n_inputs}), got {tuple(inputs.shape)}")
     return _check_weights(circuit, inputs, weights)
+
+
+def check_tensor(value: object, what: str) -> None:
+    """Raises TypeError if ``value`` is not a dense tensor of a floating dtype that is known."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{what}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in INPUT_DTYPES:
+        raise TypeError(f"{what}: expected float64, float32, float16 or bfloat16, got {value.dtype}")
+    if value.layout != torch.strided or value.is_nested:
+        layout = "a nested tensor" if value.is_nested else value.layout
+        raise TypeError(f"{what}: expected a dense tensor, got {layout}")
 
 
 def _check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> Tensor:
@@ -190,10 +198,7 @@ def _check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> 
         if circuit.n_weights:
             raise ValueError(f"weights: the circuit has {circuit.n_weights}, none were given")
         return inputs.new_empty(0, dtype=torch.float64 if inputs.dtype == torch.float64 else torch.float32)
-    if not isinstance(weights, Tensor):
-        raise TypeError(f"weights: expected a torch.Tensor, got {type(weights).__name__}")
-    if weights.dtype not in INPUT_DTYPES:
-        raise TypeError(f"weights: expected float64, float32, float16 or bfloat16, got {weights.dtype}")
+    check_tensor(weights, "weights")
     if weights.dim() == 0 or weights.shape[-1] != circuit.n_weights:
         raise ValueError(f"weights: expected shape (*groups, {circuit.n_weights}), got {tuple(weights.shape)}")
     if weights.device != inputs.device:

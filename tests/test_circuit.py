@@ -107,6 +107,15 @@ def test_angle_arithmetic(angle, constant, inputs, weights, text):
         (lambda: Input(0) * float("inf"), ValueError, "an angle must be finite, got inf"),
         (lambda: Input(0) + float("nan"), ValueError, "an angle must be finite, got nan"),
         (lambda: Input(0) + 1j, TypeError, "an angle must be a number"),
+        (lambda: Input(0) * np.complex128(1), TypeError, "an angle must be a number"),
+        (lambda: Circuit(1).ry(np.array(1j), 0), TypeError, "an angle must be a number"),
+        (lambda: Circuit(1).ry(np.True_, 0), TypeError, "an angle must be a number"),
+        (lambda: Circuit(1).ry(torch.tensor(1j), 0), TypeError, "an angle must be a number"),
+        (lambda: Circuit(1).ry(torch.nn.Parameter(torch.ones(())), 0), TypeError, "gradients, which would be lost"),
+        (lambda: Circuit(1).unitary(torch.eye(2).requires_grad_(), 0), TypeError, "unitary: matrix must be an array"),
+        (lambda: Angle(0.0, ((-1, 1.0),)), ValueError, "parameter index must not be negative, got -1"),
+        (lambda: Angle(0.0, (), ((0.5, 1.0),)), TypeError, "parameter index must be an int, got 0.5"),
+        (lambda: Input(0) / "a", TypeError, "an angle must be a number"),
         (lambda: Circuit(1).ry("0.5", 0), TypeError, "an angle must be a number"),
         (lambda: Circuit(1).ry(True, 0), TypeError, "an angle must be a number"),
         (lambda: 1e308 * (10 * Input(0)), ValueError, "an angle must be finite, got inf"),
@@ -130,6 +139,8 @@ def test_equal_angles_are_equal():
     assert Input(0) == 1 * Input(0)
     assert hash(Input(0)) == hash(1 * Input(0))
     assert Input(0) != Weight(0)
+    assert Angle(1, ((1, 1), (0, 2), (1, 2), (2, 0))) == 2 * Input(0) + 3 * Input(1) + 1
+    assert Circuit(1).rx(Angle(1), 0).rx(-0.0, 0) == Circuit(1).rx(1.0, 0).rx(0.0, 0)
 
 
 def test_copy_is_independent():

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
@@ -238,6 +239,25 @@ def test_both_sources_give_the_same_parameters(seed, measurement, groups):
     torch.testing.assert_close(grid.parameters(weights), values, atol=1e-12, rtol=0)
     slope = torch.randn_like(values)
     torch.testing.assert_close(grid.adjoint(slope, weights), found.adjoint(slope, weights), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "state"), enumerate([FakeTensorMode, lambda: torch.device("meta"), torch.inference_mode])
+)
+def test_what_is_in_force_at_the_first_call_does_not_stay(own, state):
+    circuit = Circuit(6).ry(Input(0), 0).ry(Input(1), 1).rz(1.25 + own, 0)  # a circuit that no other test has run
+    weights = map(Weight, range(90))
+    for _ in range(5):
+        for q in range(6):
+            circuit.rot(next(weights), next(weights), next(weights), q)
+        for q in range(6):
+            circuit.cx(q, (q + 1) % 6)
+    inputs, values = parameters(circuit, 5)
+    with state() as mode:
+        given = [mode.from_tensor(t) if state is FakeTensorMode else t for t in (inputs, values)]
+        assert expval(circuit, *given).shape == (5, 6)
+    assert isinstance(recipe(program_text(circuit)).source, Grid)
+    assert_agrees(circuit, inputs, values)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -99,6 +99,13 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "whole inputs": ({"inputs": torch.zeros(4, 3, dtype=torch.int64)}, TypeError, "inputs: expected float64.*int64"),
     "complex inputs": ({"inputs": torch.zeros(4, 3) + 0j}, TypeError, "inputs: .*complex64"),
     "boolean inputs": ({"inputs": torch.zeros(4, 3) > 0}, TypeError, "inputs: .*bool"),
+    "sparse inputs": ({"inputs": torch.zeros(4, 3).to_sparse()}, TypeError, "inputs: expected a dense .*sparse_coo"),
+    "nested inputs": (
+        {"inputs": torch.nested.nested_tensor([torch.zeros(4, 3)], layout=torch.jagged)},
+        TypeError,
+        "inputs: expected a dense tensor, got a nested tensor",
+    ),
+    "sparse weights": ({"weights": torch.zeros(2).to_sparse()}, TypeError, "weights: expected a dense tensor"),
     "too few inputs": (
         {"inputs": torch.zeros(4, 2)},
         ValueError,

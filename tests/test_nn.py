@@ -318,6 +318,33 @@ def test_state_is_plain_tensors(name):
     assert torch.equal(other(inputs), layer(inputs))
 
 
+def test_weights_are_made_where_and_as_asked_for():
+    layers = [
+        CircuitLayer(patch_circuit(4), device="meta", dtype=torch.float64),
+        hqf.nn.CircuitBank([patch_circuit(4)], device="meta", dtype=torch.float64),
+        PatchCircuit2d(2, patch_circuit(4), device="meta", dtype=torch.float64),
+        hqf.nn.PatchBank2d(2, [patch_circuit(4)], device="meta", dtype=torch.float64),
+        *(preset(2, device="meta", dtype=torch.float64) for preset in (LocalCircuit2d, GlobalCircuit2d)),
+        DirectionalCircuit2d(2, device="meta", dtype=torch.float64),
+    ]
+    for layer in layers:
+        assert [(w.device.type, w.dtype) for w in layer.parameters()] == [("meta", torch.float64)]
+        (weights,) = layer.to_empty(device="cpu").parameters()
+        with torch.no_grad():
+            weights.fill_(torch.nan)
+        layer.reset_parameters()
+        assert 0 < weights.abs().max() <= 0.1
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_results_may_be_changed_in_place(name):
+    make, shape = MODULES[name]
+    layer, inputs, grads = make(), torch.randn(shape), []
+    for inplace in (True, False):
+        grads += torch.autograd.grad(torch.nn.ReLU(inplace)(layer(inputs)).sum(), layer.weights)
+    assert torch.equal(*grads)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_weights_start_near_the_identity(name):
     torch.manual_seed(0)

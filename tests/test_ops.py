@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 import hqfkernels as hqf
-from hqfkernels import Circuit, Input, Weight, ansatz
+from hqfkernels import Circuit, Input, Weight, ansatz, ops
 from hqfkernels.program import lower
 from hqfkernels.reference import circuit as plain
 from tests import oracles
@@ -119,6 +119,17 @@ def test_fake_results_have_the_layout_of_real_ones(name, dtype):
             *torch.ops.hqfkernels.gate_backward(*faked(backward)),
         ]
     assert [(r.shape, r.stride(), r.dtype) for r in real] == [(f.shape, f.stride(), f.dtype) for f in fake]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_results_may_be_changed_in_place(name):
+    """As by nn.ReLU(inplace=True), which autograd refuses of views that were made inside an operator."""
+    inputs, *others = op_samples(torch.float32)[name]
+    leaf, grads = inputs.clone().requires_grad_(), []
+    for change in (torch.relu_, torch.relu):
+        grads += torch.autograd.grad(change(torch.ops.hqfkernels.gate_forward(leaf, *others)).sum(), leaf)
+    assert torch.equal(*grads)
+    assert not ops.PLAIN["gate_forward"](inputs, *others)._is_view()
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -272,6 +283,15 @@ def test_vmap(function, in_dims):
         for backend in ("auto", "reference")
     )
     assert_same(gradients(native, inputs, weights), gradients(expected, inputs, weights))
+
+
+@pytest.mark.parametrize("engine", ["gate", "fourier", "unitary"])
+def test_vmap_over_nothing(engine):
+    circuit = ansatz.local_circuit((2, 2), 2)
+    inputs, weights = torch.randn(0, 5, 4), torch.randn(0, circuit.n_weights)
+    value, *slopes = gradients(torch.func.vmap(partial(hqf.expval, circuit, engine=engine)), inputs, weights)
+    assert value.shape == (0, 5, 4)
+    assert [slope.shape for slope in slopes] == [inputs.shape, weights.shape]
 
 
 def test_vmap_with_groups_of_weights():

@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/shim_utils.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -50,13 +51,21 @@ inline View view_to_write(const Tensor& tensor) { return view(tensor, tensor.mut
 
 inline Dims sizes(const Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
 
-// An uninitialised tensor whose dimensions lie in memory in `order`, outermost first; contiguous if `order` is empty.
+// An uninitialised tensor on the device of `like` whose dimensions lie in memory in `order`, outermost first;
+// contiguous if `order` is empty. No view of another one, which autograd would not let anyone change in place.
 inline Tensor empty(const Tensor& like, const Dims& shape, const Dims& order, ScalarType type) {
   if (order.empty()) return torch::stable::new_empty(like, shape, type);
+  Dims strides(shape.size());
+  int64_t step = 1;
+  for (auto d = order.rbegin(); d != order.rend(); ++d) {
+    strides[*d] = step;
+    step *= std::max(shape[*d], int64_t{1});
+  }
   using torch::stable::detail::from;
-  std::array<StableIValue, 6> stack{from(shape),        from(order),        from(std::optional(type)),
-                                    from(std::nullopt), from(std::nullopt), from(std::nullopt)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_permuted", "", stack.data(), TORCH_ABI_VERSION));
+  std::array<StableIValue, 7> stack{
+      from(like),         from(shape),        from(strides),     from(std::optional(type)),
+      from(std::nullopt), from(std::nullopt), from(std::nullopt)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::new_empty_strided", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

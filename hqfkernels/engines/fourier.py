@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,13 +24,18 @@ from hqfkernels.propagation import Propagation, propagate
 from hqfkernels.series import Axis, Polynomials, Series, axes_of, balanced_split, centred
 from hqfkernels.static import static
 
+Array = np.ndarray[Any, Any]
+
 MAX_TERMS = 65536
 """Polynomials with more terms are refused: contracting them costs more than simulating the circuit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """From the values of a program at the points ``u_j = 2 pi t / (2 d_j + 1)`` to the parameters of its polynomials.
+
+    It holds numpy arrays: it is kept between calls, and what torch makes follows what is in force at the time, such as
+    a default device or the fake tensors of an export.
 
     Attributes:
         program: text of the program in the shifted variables.
@@ -42,42 +48,43 @@ class Grid:
     """
 
     program: str
-    points: Tensor
-    first: Tensor
-    second: Tensor
-    kept: Tensor
-    shift_constants: Tensor
-    shift_factors: Tensor
-
-    def on(self, device: torch.device) -> Grid:
-        """The same with its tensors on a device."""
-        own: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "program"}
-        return Grid(self.program, *(tensor.to(device) for tensor in own.values()))
-
-    def _points_for(self, weights: Tensor) -> Tensor:
-        return self.points.expand(*weights.shape[:-1], *self.points.shape)
+    points: Array
+    first: Array
+    second: Array
+    kept: Array
+    shift_constants: Array
+    shift_factors: Array
 
     def parameters(self, weights: Tensor) -> Tensor:
         """(*g, n_parameters) for weights (*g, n_weights)."""
-        first, second, points = self.first, self.second, self._points_for(weights)
+        points, first, second, kept, shift_constants, shift_factors = _tensors(self, weights.device)
+        points = points.expand(*weights.shape[:-1], *points.shape)
         values = torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), self.program, 1, [])
         halves = values.mT.unflatten(-1, (len(first), len(second)))
         table = (first @ halves @ second.mT).flatten(-3)
-        shifts = weights @ self.shift_factors.mT + self.shift_constants
-        return torch.cat([table.index_select(-1, self.kept), shifts], -1)
+        shifts = weights @ shift_factors.mT + shift_constants
+        return torch.cat([table.index_select(-1, kept), shifts], -1)
 
     def adjoint(self, grad: Tensor, weights: Tensor) -> Tensor:
         """The gradient of ``(grad * parameters(weights)).sum()``."""
-        first, second = self.first, self.second
-        slopes, shift_slopes = grad.split([len(self.kept), len(self.shift_constants)], -1)
+        points, first, second, kept, shift_constants, shift_factors = _tensors(self, weights.device)
+        slopes, shift_slopes = grad.split([len(kept), len(shift_constants)], -1)
         n_outputs = Program.from_text(self.program).n_outputs
-        table = slopes.new_zeros(*slopes.shape[:-1], n_outputs * len(self.points))
-        table.index_copy_(-1, self.kept, slopes)
+        table = slopes.new_zeros(*slopes.shape[:-1], n_outputs * len(points))
+        table.index_copy_(-1, kept, slopes)
         halves = first.mT @ table.unflatten(-1, (n_outputs, len(first), len(second))) @ second
+        points = points.expand(*weights.shape[:-1], *points.shape)
         _, grad_weights = torch.ops.hqfkernels.gate_backward(
-            halves.flatten(-2).mT, self._points_for(weights), weights.unsqueeze(-2), self.program, 1, []
+            halves.flatten(-2).mT, points, weights.unsqueeze(-2), self.program, 1, []
         )
-        return grad_weights.squeeze(-2) + shift_slopes @ self.shift_factors
+        return grad_weights.squeeze(-2) + shift_slopes @ shift_factors
+
+
+@lru_cache(maxsize=256)
+def _tensors(grid: Grid, device: torch.device) -> tuple[Tensor, ...]:
+    """The arrays of a grid on a device: copying them for every call would wait for it."""
+    arrays = (grid.points, grid.first, grid.second, grid.kept, grid.shift_constants, grid.shift_factors)
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
 
 @dataclass(frozen=True)
@@ -128,13 +135,6 @@ def recipe(program: str) -> Recipe:
     return Recipe(polynomials, _grid(lowered, polynomials), grid_cost)
 
 
-@lru_cache(maxsize=256)
-def _recipe_on(program: str, device: torch.device) -> Recipe:
-    """The recipe with its tensors on a device: copying them for every call would wait for it."""
-    found = recipe(program)
-    return replace(found, source=found.source.on(device)) if isinstance(found.source, Grid) else found
-
-
 def _dense(axes: tuple[Axis, ...], n_outputs: int) -> Polynomials:
     """All terms."""
     split = balanced_split(axes)
@@ -147,30 +147,30 @@ def _grid(program: Program, polynomials: Polynomials) -> Grid:
     axes, split = polynomials.axes, polynomials.split
     plain, shifts = centred(program)
     first, second = _analysis(axes[:split]), _analysis(axes[split:])
-    points = torch.zeros(len(first) * len(second), program.n_inputs, dtype=torch.float64)
-    if axes:
-        steps = [torch.arange(a.size, dtype=torch.float64) * (2 * math.pi / a.size / a.unit) for a in axes]
-        points[:, [a.input for a in axes]] = torch.cartesian_prod(*steps).view(len(points), len(axes))
+    points = np.zeros((len(first) * len(second), program.n_inputs))
+    steps = [np.arange(axis.size) * (2 * math.pi / axis.size / axis.unit) for axis in axes]
+    for axis, values in zip(axes, np.meshgrid(*steps, indexing="ij"), strict=True):
+        points[:, axis.input] = values.ravel()
     kept = [
         (output * len(first) + a) * len(second) + b for output, terms in enumerate(polynomials.terms) for a, b in terms
     ]
     own = [shifts[axis.input] * axis.unit for axis in axes]
-    factors = torch.zeros(len(axes), program.n_weights, dtype=torch.float64)
+    factors = np.zeros((len(axes), program.n_weights))
     for k, shift in enumerate(own):
         for weight, factor in shift.weights:
             factors[k, weight] = factor
-    constants = torch.tensor([shift.constant for shift in own], dtype=torch.float64)
-    return Grid(plain.text, points, first, second, torch.tensor(kept), constants, factors)
+    constants = np.array([shift.constant for shift in own], dtype=np.float64)
+    return Grid(plain.text, points, first, second, np.array(kept, dtype=np.int64), constants, factors)
 
 
-def _analysis(axes: tuple[Axis, ...]) -> Tensor:
+def _analysis(axes: tuple[Axis, ...]) -> Array:
     """The matrix from values at all points of the axes' grid to coefficients of all products of features."""
-    result = torch.ones(1, 1, dtype=torch.float64)
+    result: Array = np.ones((1, 1))
     for axis in axes:
-        steps = torch.arange(axis.size, dtype=torch.float64) * (2 * math.pi / axis.size)
-        angles = steps[None, :] * torch.arange(1, axis.degree + 1, dtype=torch.float64)[:, None]
-        waves = torch.stack([angles.cos(), angles.sin()], 1).flatten(0, 1)
-        result = torch.kron(result, torch.cat([torch.ones(1, axis.size, dtype=torch.float64), 2 * waves]) / axis.size)
+        steps = np.arange(axis.size) * (2 * math.pi / axis.size)
+        angles = np.arange(1, axis.degree + 1)[:, None] * steps
+        waves = np.stack([np.cos(angles), np.sin(angles)], 1).reshape(-1, axis.size)
+        result = np.kron(result, np.concatenate([np.ones((1, axis.size)), 2 * waves]) / axis.size)
     return result
 
 
@@ -181,7 +181,7 @@ torch.library.define("hqfkernels::fourier_parameters_backward", "(Tensor grad, T
 
 @torch.library.impl("hqfkernels::fourier_parameters", "CompositeExplicitAutograd")
 def _parameters(weights: Tensor, program: str) -> Tensor:
-    return _recipe_on(program, weights.device).parameters(weights.double())
+    return recipe(program).parameters(weights.double())
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters")
@@ -191,7 +191,7 @@ def _parameters_fake(weights: Tensor, program: str) -> Tensor:
 
 @torch.library.impl("hqfkernels::fourier_parameters_backward", "CompositeExplicitAutograd")
 def _parameters_backward(grad: Tensor, weights: Tensor, program: str) -> Tensor:
-    return _recipe_on(program, weights.device).adjoint(grad, weights.double()).to(weights.dtype)
+    return recipe(program).adjoint(grad, weights.double()).to(weights.dtype)
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters_backward")
@@ -221,10 +221,8 @@ def _parameters_vmap(info: Any, in_dims: tuple[Any, ...], weights: Tensor, progr
 def _parameters_backward_vmap(
     info: Any, in_dims: tuple[Any, ...], grad: Tensor, weights: Tensor, program: str
 ) -> tuple[Tensor, int]:
-    size = info.batch_size
     grad, weights = (
-        t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip((grad, weights), in_dims[:2], strict=True)
+        ops.lead(tensor, dim, info.batch_size) for tensor, dim in zip((grad, weights), in_dims[:2], strict=True)
     )
     return torch.ops.hqfkernels.fourier_parameters_backward(grad, weights, program), 0
 

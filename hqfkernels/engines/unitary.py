@@ -195,23 +195,24 @@ torch.library.register_autograd("hqfkernels::born_forward", _differentiate, setu
 ops.refuse_gradients("born_backward", "unitary")
 
 
-def _fold(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
-    """The mapped dimension as a part of the first one."""
-    tensor = tensor.expand(size, *tensor.shape) if in_dim is None else tensor.movedim(in_dim, 0)
-    return tensor.flatten(0, 1)
+def _folded(
+    size: int, tensors: Sequence[Tensor], in_dims: Sequence[int | None]
+) -> tuple[tuple[int, int], list[Tensor]]:
+    """The mapped dimension as a part of the first one; the sizes of the two, and the tensors."""
+    leading = [ops.lead(tensor, dim, size) for tensor, dim in zip(tensors, in_dims, strict=True)]
+    return (size, leading[0].shape[1]), [tensor.flatten(0, 1) for tensor in leading]
 
 
 @torch.library.register_vmap("hqfkernels::born_forward")
 def _born_vmap(info: Any, in_dims: tuple[Any, ...], psi: Tensor, matrix: Tensor, signs: Tensor) -> tuple[Tensor, int]:
-    size = info.batch_size
-    result = torch.ops.hqfkernels.born_forward(_fold(psi, in_dims[0], size), _fold(matrix, in_dims[1], size), signs)
-    return result.unflatten(0, (size, -1)), 0
+    sizes, folded = _folded(info.batch_size, (psi, matrix), in_dims[:2])
+    return torch.ops.hqfkernels.born_forward(*folded, signs).unflatten(0, sizes), 0
 
 
 @torch.library.register_vmap("hqfkernels::born_backward")
 def _born_backward_vmap(
     info: Any, in_dims: tuple[Any, ...], grad: Tensor, psi: Tensor, matrix: Tensor, signs: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    folded = (_fold(t, dim, info.batch_size) for t, dim in zip((grad, psi, matrix), in_dims[:3], strict=True))
+    sizes, folded = _folded(info.batch_size, (grad, psi, matrix), in_dims[:3])
     grads = torch.ops.hqfkernels.born_backward(*folded, signs)
-    return (grads[0].unflatten(0, (info.batch_size, -1)), grads[1].unflatten(0, (info.batch_size, -1))), (0, 0)
+    return (grads[0].unflatten(0, sizes), grads[1].unflatten(0, sizes)), (0, 0)

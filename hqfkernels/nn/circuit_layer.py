@@ -13,6 +13,8 @@ from hqfkernels.functional import ParameterCache, check, evaluate
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import check_names, choose, place_of
 
+Device = torch.device | str | int | None
+
 INIT_ANGLE = 0.1
 """Weights start uniform in (-INIT_ANGLE, INIT_ANGLE) radians: near the identity, where gradients do not vanish
 (Grant et al., arXiv 1903.05076)."""
@@ -39,11 +41,6 @@ def checked_circuits(circuits: object) -> tuple[Circuit, ...]:
     return result
 
 
-def initial_weights(*shape: int) -> nn.Parameter:
-    """Weights near the identity; see `INIT_ANGLE`."""
-    return nn.Parameter(torch.empty(*shape).uniform_(-INIT_ANGLE, INIT_ANGLE))
-
-
 _TRACERS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
 
 
@@ -53,6 +50,11 @@ class Caching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._cache = ParameterCache()
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew, near the identity: see `INIT_ANGLE`."""
+        for weights in self.parameters():
+            nn.init.uniform_(weights, -INIT_ANGLE, INIT_ANGLE)
 
     def usable_cache(self, weights: Iterable[Tensor]) -> ParameterCache | None:
         """The cache, if this call may use it: nothing traces the call, and the weights have values to compare."""
@@ -78,18 +80,27 @@ class CircuitLayer(Caching):
     Args:
         circuit: the circuit; the layer keeps a copy.
         engine, backend: as in `hqfkernels.expval`.
+        device, dtype: of the weights, by default torch's.
 
     Attributes:
-        weights: parameter (n_weights,), radians, float32; near zero at first.
+        weights: parameter (n_weights,), radians; near zero at first.
     """
 
-    def __init__(self, circuit: Circuit, engine: str = "auto", backend: str = "auto") -> None:
+    def __init__(
+        self,
+        circuit: Circuit,
+        engine: str = "auto",
+        backend: str = "auto",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_names(engine, backend)
         self.circuit = checked_circuit(circuit)
         self.engine = engine
         self.backend = backend
-        self.weights = initial_weights(self.circuit.n_weights)
+        self.weights = nn.Parameter(torch.empty(self.circuit.n_weights, device=device, dtype=dtype))
+        self.reset_parameters()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (..., n_inputs) in radians to expectation values (..., n_observables)."""
@@ -117,18 +128,27 @@ class CircuitBank(Caching):
     Args:
         circuits: with as many inputs each; the layer keeps copies.
         engine, backend: as in `hqfkernels.expval`; "reference" runs one circuit after the other.
+        device, dtype: of the weights, by default torch's.
 
     Attributes:
-        weights: parameters (n_weights,) of each circuit, radians, float32; near zero at first.
+        weights: parameters (n_weights,) of each circuit, radians; near zero at first.
     """
 
-    def __init__(self, circuits: Sequence[Circuit], engine: str = "auto", backend: str = "auto") -> None:
+    def __init__(
+        self,
+        circuits: Sequence[Circuit],
+        engine: str = "auto",
+        backend: str = "auto",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_names(engine, backend)
         self.circuits = checked_circuits(circuits)
         self.engine = engine
         self.backend = backend
-        self.weights = nn.ParameterList(initial_weights(circuit.n_weights) for circuit in self.circuits)
+        self.weights = nn.ParameterList(torch.empty(c.n_weights, device=device, dtype=dtype) for c in self.circuits)
+        self.reset_parameters()
 
     def forward(self, inputs: Tensor, routing: Tensor | None = None) -> Tensor:
         """Inputs (..., n_inputs) in radians to expectation values.

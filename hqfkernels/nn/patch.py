@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from hqfkernels import ansatz
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
-from hqfkernels.functional import INPUT_DTYPES, evaluate
-from hqfkernels.nn.circuit_layer import Caching, checked_circuit, checked_circuits, initial_weights
+from hqfkernels.functional import check_tensor, evaluate
+from hqfkernels.nn.circuit_layer import Caching, Device, checked_circuit, checked_circuits
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose, place_of
 
@@ -62,11 +62,7 @@ class PatchGrid:
 
     def check(self, maps: Tensor) -> None:
         """Raises TypeError or ValueError for what is not a map of these channels."""
-        if not isinstance(maps, Tensor) or maps.dtype not in INPUT_DTYPES:
-            raise TypeError(
-                "maps: expected a float64, float32, float16 or bfloat16 tensor, got "
-                f"{maps.dtype if isinstance(maps, Tensor) else type(maps).__name__}"
-            )
+        check_tensor(maps, "maps")
         if maps.dim() != 4 or maps.shape[1] != self.channels:
             raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
 
@@ -144,6 +140,7 @@ class PatchCircuit2d(Caching):
         weight_groups: the channels fall into this many equal consecutive groups, each with weights of its own.
         output: "pixels" puts observable k where input k came from; the circuit needs as many observables as inputs.
             "channels" makes a channel of each observable.
+        device, dtype: of the weights, by default torch's.
 
     Shape:
         (B, C, H, W) -> (B, C, H, W) for "pixels", (B, C * n_observables, H / rows, W / columns) for "channels" (for
@@ -165,6 +162,8 @@ class PatchCircuit2d(Caching):
         gather: Gather = "block",
         weight_groups: int = 1,
         output: Output = "pixels",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.circuit = checked_circuit(circuit)
@@ -173,7 +172,8 @@ class PatchCircuit2d(Caching):
             raise ValueError(f'output: must be "pixels" or "channels", got {output!r}')
         _check_pixels(self.circuit, self.grid, output == "pixels")
         self.output = output
-        self.weights = initial_weights(weight_groups, self.circuit.n_weights)
+        self.weights = nn.Parameter(torch.empty(weight_groups, self.circuit.n_weights, device=device, dtype=dtype))
+        self.reset_parameters()
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) in radians to expectation values; see the class for shapes."""
@@ -235,7 +235,7 @@ class PatchBank2d(Caching):
     """Runs several circuits on the same patches of a feature map, as one contraction where the Fourier engine runs.
 
     Args:
-        channels, patch, gather, weight_groups: as in `PatchCircuit2d`.
+        channels, patch, gather, weight_groups, device, dtype: as in `PatchCircuit2d`.
         circuits: each with as many inputs and observables as a patch has pixels; the layer keeps copies.
 
     Shape:
@@ -255,13 +255,17 @@ class PatchBank2d(Caching):
         patch: int | tuple[int, int] = 2,
         gather: Gather = "block",
         weight_groups: int = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.circuits = checked_circuits(circuits)
         self.grid = PatchGrid(channels, patch, gather, weight_groups)
         for circuit in self.circuits:
             _check_pixels(circuit, self.grid, per_pixel=True)
-        self.weights = nn.ParameterList(initial_weights(weight_groups, c.n_weights) for c in self.circuits)
+        shapes = [(weight_groups, circuit.n_weights) for circuit in self.circuits]
+        self.weights = nn.ParameterList(torch.empty(shape, device=device, dtype=dtype) for shape in shapes)
+        self.reset_parameters()
 
     def forward(self, maps: Tensor, routing: Tensor | None = None) -> Tensor:
         """Expectation values, each where its input came from.
@@ -322,9 +326,11 @@ class LocalCircuit2d(PatchCircuit2d):
         depth: int = 1,
         weight_groups: int = 1,
         output: Output = "pixels",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         circuit = ansatz.local_circuit(_sides(patch), depth)
-        super().__init__(channels, circuit, patch, "block", weight_groups, output)
+        super().__init__(channels, circuit, patch, "block", weight_groups, output, device, dtype)
 
 
 class GlobalCircuit2d(PatchCircuit2d):
@@ -340,10 +346,12 @@ class GlobalCircuit2d(PatchCircuit2d):
         depth: int = 1,
         weight_groups: int = 1,
         output: Output = "pixels",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         rows, columns = _sides(patch)
         circuit = ansatz.global_circuit(rows * columns, depth)
-        super().__init__(channels, circuit, patch, "grid", weight_groups, output)
+        super().__init__(channels, circuit, patch, "grid", weight_groups, output, device, dtype)
 
 
 class DirectionalCircuit2d(PatchCircuit2d):
@@ -360,10 +368,12 @@ class DirectionalCircuit2d(PatchCircuit2d):
         depth: int = 1,
         weight_groups: int = 1,
         output: Output = "pixels",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         circuit = ansatz.directional_circuit(_sides(patch), direction, depth)
-        super().__init__(channels, circuit, patch, "block", weight_groups, output)
+        super().__init__(channels, circuit, patch, "block", weight_groups, output, device, dtype)
 
 
 def _sides(patch: int | tuple[int, int]) -> tuple[int, int]:
-    return sides((patch, patch) if isinstance(patch, int) and not isinstance(patch, bool) else patch, "patch")
+    return sides(patch if isinstance(patch, (tuple, list)) else (patch, patch), "patch")

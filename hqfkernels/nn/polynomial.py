@@ -29,14 +29,15 @@ class _Member(nn.Module):
         pairs = sorted({term for terms in polynomials.terms for term in terms})
         row = {pair: k for k, pair in enumerate(pairs)}
         *own, shifts = parameters.split([*map(len, polynomials.terms), len(self.degrees)])
-        table = torch.zeros(len(pairs), len(own), dtype=parameters.dtype)
+        table = parameters.new_zeros(len(pairs), len(own))
         for output, (terms, values) in enumerate(zip(polynomials.terms, own, strict=True)):
             table[[row[term] for term in terms], output] = values
-        self.register_buffer("inputs", torch.tensor([axis.input for axis in polynomials.axes], dtype=torch.long))
-        self.register_buffer("units", torch.tensor([axis.unit for axis in polynomials.axes], dtype=parameters.dtype))
+        axes = polynomials.axes
+        self.register_buffer("inputs", parameters.new_tensor([axis.input for axis in axes], dtype=torch.long))
+        self.register_buffer("units", parameters.new_tensor([axis.unit for axis in axes]))
         self.register_buffer("shifts", shifts.clone())
-        self.register_buffer("a", torch.tensor([a for a, _ in pairs], dtype=torch.long))
-        self.register_buffer("b", torch.tensor([b for _, b in pairs], dtype=torch.long))
+        self.register_buffer("a", parameters.new_tensor([a for a, _ in pairs], dtype=torch.long))
+        self.register_buffer("b", parameters.new_tensor([b for _, b in pairs], dtype=torch.long))
         self.register_buffer("coefficients", table)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class PolynomialLayer(nn.Module):
         dtype = torch.float64 if weights[0].dtype == torch.float64 else torch.float32
         with torch.no_grad():
             parameters = [
-                fourier.parameters((circuit,), (own.detach().cpu(),)).to(dtype)
+                fourier.parameters((circuit,), (own.detach().cpu(),)).to(own.device, dtype)
                 for circuit, own in zip(circuits, weights, strict=True)
             ]
         members = fourier.series(tuple(circuit.text for circuit in circuits), "expval").members

@@ -65,11 +65,18 @@ def compute_dtype(inputs: Tensor) -> torch.dtype:
 
 
 def empty_ordered(like: Tensor, shape: Sequence[int], order: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An empty tensor of ``shape`` whose dimensions lie in memory in ``order``, outermost first."""
+    """An empty tensor of ``shape`` whose dimensions lie in memory in ``order``, outermost first.
+
+    It is no view of another one, which autograd would not let anyone change in place.
+    """
     if not order:
         return like.new_empty(shape, dtype=dtype)
-    inverse = sorted(range(len(order)), key=lambda position: order[position])
-    return like.new_empty([shape[d] for d in order], dtype=dtype).permute(inverse)
+    strides: list[int | torch.SymInt] = [0] * len(order)
+    step: int | torch.SymInt = 1
+    for d in reversed(order):
+        strides[d] = step
+        step *= torch.sym_max(shape[d], 1)
+    return like.new_empty_strided(shape, strides, dtype=dtype)
 
 
 def output_shape(inputs: Tensor, n_outputs: int, feature_dims: int, order: Sequence[int]) -> tuple[int, ...]:
@@ -91,14 +98,14 @@ def input_order(inputs: Tensor, feature_dims: int, order: Sequence[int]) -> list
     return [d - (d > batch_dims) for d in order if d != batch_dims]
 
 
-def _lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
+def lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
     """``tensor`` with the mapped dimension first, expanded if it was not mapped."""
     return tensor.expand(size, *tensor.shape) if in_dim is None else tensor.movedim(in_dim, 0)
 
 
 def _lead_parameters(parameters: Tensor, in_dim: int | None, size: int, batch_dims: int) -> Tensor:
-    """As `_lead`, with singleton dimensions so that the mapped one meets the first of ``batch_dims``."""
-    parameters = _lead(parameters, in_dim, size)
+    """As `lead`, with singleton dimensions so that the mapped one meets the first of ``batch_dims``."""
+    parameters = lead(parameters, in_dim, size)
     return parameters.reshape(size, *(1,) * (batch_dims - parameters.dim() + 1), *parameters.shape[1:])
 
 
@@ -192,7 +199,7 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
         feature_dims: int,
         order: Any,
     ) -> tuple[Tensor, int]:
-        inputs = _lead(inputs, in_dims[0], info.batch_size)
+        inputs = lead(inputs, in_dims[0], info.batch_size)
         if in_dims[1] is not None:
             parameters = _lead_parameters(parameters, in_dims[1], info.batch_size, inputs.dim() - feature_dims)
         return run_forward(inputs, parameters, text, feature_dims, _lead_order(order)), 0
@@ -208,12 +215,12 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
         feature_dims: int,
         order: Any,
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        grad = _lead(grad, in_dims[0], info.batch_size)
-        inputs = _lead(inputs, in_dims[1], info.batch_size)
-        one = parameters if in_dims[2] is None else parameters.movedim(in_dims[2], 0)[0]
+        grad = lead(grad, in_dims[0], info.batch_size)
+        inputs = lead(inputs, in_dims[1], info.batch_size)
+        own_shape = parameters.shape if in_dims[2] is None else parameters.movedim(in_dims[2], 0).shape[1:]
         parameters = _lead_parameters(parameters, in_dims[2], info.batch_size, inputs.dim() - feature_dims)
         grads = run_backward(grad, inputs, parameters, text, feature_dims, _lead_order(order))
-        return (grads[0], grads[1].reshape(info.batch_size, *one.shape)), (0, 0)
+        return (grads[0], grads[1].reshape(info.batch_size, *own_shape)), (0, 0)
 
 
 _declare("gate", Program, rotations)

@@ -158,6 +158,22 @@ def test_layer_can_be_copied_and_trained():
     assert layer.w.grad is not None
 
 
+@pytest.mark.parametrize("state", [torch.no_grad, torch.inference_mode, lambda: torch.device("meta")])
+def test_the_first_call_may_come_anywhere(state):
+    """A trained layer is loaded and evaluated: no gradients at the call that reads the QNode."""
+
+    def function(inputs, w):
+        qml.AngleEmbedding(inputs + torch.ones(3), wires=WIRES)
+        qml.RX(w, 0)
+        return [qml.expval(qml.Z(k)) for k in WIRES]
+
+    theirs, ours = layers(function, {"w": 1})
+    inputs = torch.rand(4, 3)
+    with state():
+        y = ours(inputs)
+    torch.testing.assert_close(y.clone(), theirs(inputs).detach(), check_dtype=False)
+
+
 def test_weights_that_are_not_used_get_no_gradient():
     _, layer = layers(lambda inputs, w: (qml.RX(w[0], 0), qml.expval(qml.Z(0)))[1], {"w": (3,)}, 1)
     layer(torch.rand(4, 2)).sum().backward()

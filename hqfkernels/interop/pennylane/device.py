@@ -57,16 +57,16 @@ def _circuit(n_qubits: int, prepared: bool, lines: tuple[Line, ...], strings: tu
     return circuit.measure(*strings)
 
 
-def _tensor(value: Any, device: torch.device | None = None) -> Tensor:
+def _tensor(value: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64, device=device)
 
 
-def _stack(values: list[Any], device: torch.device | None) -> Tensor:
-    """Numbers, or arrays of the batch, as one float64 tensor, parameters last; on ``device`` where some are torch's."""
+def _stack(values: list[Any], device: torch.device) -> Tensor:
+    """Numbers, or arrays of the batch, as one float64 tensor, parameters last."""
     if not values:
         return torch.empty(0, dtype=torch.float64, device=device)
-    if device is None:
-        return torch.from_numpy(np.stack([np.asarray(v, dtype=np.float64) for v in values], -1))
+    if not any(isinstance(v, Tensor) for v in values):
+        return torch.from_numpy(np.stack([np.asarray(v, dtype=np.float64) for v in values], -1)).to(device)
     return torch.stack([_tensor(v, device) for v in values], -1)
 
 
@@ -95,7 +95,6 @@ class _Run:
         prepared = bool(operations) and isinstance(operations[0], qml.StatePrep)
         if prepared:
             self.slots[0, 0] = ("amplitudes", 0)
-            self.amplitudes = _tensor(qml.math.real(operations[0].data[0]))
         varied: list[Any] = []
         shared: list[Any] = []
         lines: list[Line] = []
@@ -110,7 +109,9 @@ class _Run:
                 lines.append((name, qubits, tuple((self.slots[i, p], c) for p, c in factors), matrix))
         self.lines = tuple(lines)
         given = [*varied, *shared, *(operations[0].data if prepared else ())]
-        device = next((v.device for v in given if isinstance(v, Tensor)), None)
+        device = next((v.device for v in given if isinstance(v, Tensor)), torch.device("cpu"))
+        if prepared:
+            self.amplitudes = _tensor(qml.math.real(operations[0].data[0]), device)
         self.angles = _stack(varied, device) if varied else None
         self.weights = _stack(shared, device)
 
@@ -314,7 +315,7 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
         run, leaves, values = _differentiable_run(tape)
         jacobians = []
         for value in values:
-            cotangents = torch.eye(value.numel(), dtype=value.dtype).reshape(-1, *value.shape)
+            cotangents = torch.eye(value.numel(), dtype=value.dtype, device=value.device).reshape(-1, *value.shape)
             rows = [_gradients(run, leaves, [value], [one]) for one in cotangents]
             columns = [
                 np.stack(entries).reshape((*value.shape, *entries[0].shape)) for entries in zip(*rows, strict=True)
@@ -333,7 +334,7 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
     def _vjp(self, tape: QuantumScript, cotangent: Any) -> tuple[Any, ...]:
         run, leaves, values = _differentiable_run(tape)
         given = (cotangent,) if len(values) == 1 and not isinstance(cotangent, (tuple, list)) else cotangent
-        slopes = [torch.as_tensor(np.array(c, dtype=np.float64)) for c in given]
+        slopes = [torch.from_numpy(np.array(c, dtype=np.float64)) for c in given]
         stacks = {len(s) for s, v in zip(slopes, values, strict=True) if s.dim() > v.dim()}
         if not stacks:
             return _gradients(run, leaves, values, slopes)

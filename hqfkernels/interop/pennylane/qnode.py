@@ -115,7 +115,8 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
 
     The QNode is read as a circuit at the first call (see `from_qnode` for what it may hold) and runs on hqfkernels'
     engines from then on, whatever its device. It may return expectation values of sums of Pauli words and
-    probabilities. Inputs are (..., n_features); results have PennyLane's shapes and the inputs' dtype.
+    probabilities. Inputs are (..., n_features); results have PennyLane's shapes and the inputs' dtype. Call the layer
+    once before ``torch.compile``, ``torch.export`` or ``torch.func.vmap`` see it: reading cannot be traced.
 
     Args:
         qnode: the QNode, with an argument ``inputs``.
@@ -224,11 +225,17 @@ def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, 
     n_weights = sum(map(math.prod, shapes.values()))
 
     # The first point has few binary digits, so that constants come out exactly; the others have other signs and sizes.
-    generator = torch.Generator().manual_seed(0)
-    dyadic = torch.randint(1, 256, (n_inputs + n_weights,), generator=generator).double() / 128
-    points = [dyadic, *(scale * (0.1 + torch.rand(dyadic.shape, generator=generator)).double() for scale in (-1, 7))]
-    runs = [_trace(qnode, shapes, n_inputs, input_arg if takes_inputs else None, point) for point in points]
+    random = np.random.default_rng(0)
+    dyadic = random.integers(1, 256, n_inputs + n_weights) / 128
+    points = [dyadic, *(scale * (0.1 + random.random(len(dyadic))) for scale in (-1, 7))]
+    # What a QNode is does not depend on where its layer is called first: without gradients, on another default device.
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+        argument = input_arg if takes_inputs else None
+        return _reading([_trace(qnode, shapes, n_inputs, argument, torch.from_numpy(point)) for point in points])
 
+
+def _reading(runs: list[_Trace]) -> _Reading:
+    """The circuit that several runs show; raises ValueError if they do not show the same."""
     first = runs[0]
     for other in runs[1:]:
         if other.structure != first.structure:
