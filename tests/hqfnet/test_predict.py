@@ -200,6 +200,27 @@ def test_pixels_without_data(tmp_path: Path, out: Path, kind: str) -> None:
     assert model.windows == 8 + (1 if missing[:32, :32].all() else 0)  # the first tells the number of classes
 
 
+def test_bands_of_their_own_without_data(tmp_path: Path, out: Path) -> None:
+    """What counts are the bands that the model sees; one of them alone becomes 0."""
+    pixels = np.random.default_rng(2).random((4, 30, 30)).astype(np.float32)
+    pixels[0, 3, 3] = pixels[:3, 5, 5] = -9999
+    model, seen = Brightest(), []
+    model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    scene = write_scene(tmp_path / "gaps.tif", pixels, nodata=-9999)
+    with rasterio.open(predict_scene(model, scene, out / "ids.tif", bands=[1, 2, 3])) as file:
+        ids = file.read(1)
+    assert ids[5, 5] == 255
+    assert (ids == 255).sum() == 1
+    assert torch.equal(seen[0][0], torch.from_numpy(pixels[:3]).clamp(min=0))
+
+
+def test_an_alpha_band_that_was_chosen_is_data(tmp_path: Path, out: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 2, (4, 30, 30)).astype(np.uint8)  # GDAL takes the last for alpha
+    scene = write_scene(tmp_path / "infrared.tif", pixels)
+    with rasterio.open(predict_scene(Brightest(4), scene, out / "ids.tif", bands=[1, 2, 3, 4])) as file:
+        assert np.array_equal(file.read(1), pixels.argmax(axis=0))
+
+
 def test_png_without_georeference(picture: Path, out: Path) -> None:
     target = predict_scene(Brightest(), picture, out / "ids.png", classes=CLASSES)
     with Image.open(target) as written:
