@@ -147,7 +147,7 @@ def test_fit_test_and_predict_on_a_folder(folder: Path, tmp_path: Path, command_
     """The command line as documented: train, score and predict with the saved checkpoint."""
     (folder / "test.txt").write_text("c\n")
     common = [
-        "--config", "folder", "--data.root", str(folder), "--data.classes", "3", "--data.ignore_ids", "[9,255]",
+        "--config=folder", "--data.root", str(folder), "--data.classes", "3", "--data.ignore_ids", "[9,255]",
         "--data.crop", "32", "--data.batch_size", "2", "--data.workers", "0", "--model.model", "hq_unet",
         "--model.pretrained", "false", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path),
         "--trainer.enable_progress_bar", "false", "--trainer.logger", "false",
