@@ -93,6 +93,8 @@ def predict_scene(
     _check_numbers(window, overlap, batch_size, scale)
     others = {"probabilities": probabilities, "preview": preview}
     _check_outputs({"target": target} | {name: Path(path) for name, path in others.items() if path}, source, overwrite)
+    if device is not None:
+        _check_device(device)
 
     network = _module(model, device)
     classes = classes or getattr(network, "classes", None)
@@ -100,7 +102,8 @@ def predict_scene(
         scale = settings.get("scale")
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES), _open(source) as raster, ExitStack() as stack:
         scene = Scene(raster, _chosen_bands(raster, source, bands, network), scale)
-        if raster.crs is None and not raster.gcps[0] and target.suffix.lower() != ".png":
+        placed = raster.crs is not None or raster.gcps[0] or not raster.transform.is_identity
+        if not placed and target.suffix.lower() != ".png":
             warnings.warn(f"{source}: has no georeference, so {target} has none either", stacklevel=2)
         work = Path(stack.enter_context(_work_folder(target)))
         step = max(round(window * (1 - overlap)), 1)
@@ -249,6 +252,13 @@ def _check_numbers(window: int, overlap: float, batch_size: int, scale: float | 
         raise ValueError(f"batch_size: expected at least 1 window, got {batch_size}")
     if scale is not None and not scale > 0:
         raise ValueError(f"scale: expected a positive pixel value, got {scale}")
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+        raise ValueError(f"device: '{device}' cannot be used: {error}") from error
 
 
 def _check_outputs(outputs: dict[str, Path], source: Path, overwrite: bool) -> None:

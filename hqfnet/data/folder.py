@@ -96,7 +96,10 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     listing = root / f"{split}.txt"
     if not listing.is_file():
         raise ValueError(f"{listing}: there is no such split file")
-    stems = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    try:
+        stems = [line.strip() for line in listing.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{listing}: the split file is not in UTF-8: {error}") from error
     if not stems:
         raise ValueError(f"{listing}: the split file lists no image")
     images, masks = _by_stem(root / "images"), _by_stem(root / "masks")

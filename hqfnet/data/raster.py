@@ -21,7 +21,8 @@ class DamagedFileError(ValueError):
     """A file that should hold an image or a mask cannot be read."""
 
 
-_SIDE_FILES = {".xml", ".txt", ".json", ".tfw", ".jgw", ".pgw", ".prj"}
+_WORLD_FILES = {".tfw", ".jgw", ".pgw", ".j2w", ".bpw", ".gfw", ".tifw", ".jpgw", ".pngw", ".wld"}
+_SIDE_FILES = {".xml", ".txt", ".json", ".prj", ".hdr", ".aux", ".ovr"} | _WORLD_FILES
 
 
 def rasters_in(folder: Path) -> list[Path]:

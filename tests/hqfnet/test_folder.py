@@ -112,6 +112,15 @@ def test_palette_of_a_mask(folder: Path) -> None:
     assert mask_colours(folder / "masks" / "a.png")[2] == "#1400FD"
 
 
+def test_names_of_all_languages_and_side_files(folder: Path) -> None:
+    for kind in ("images", "masks"):
+        (folder / kind / "c.png").rename(folder / kind / "Zürich 地図.png")
+        for suffix in (".wld", ".pngw", ".hdr", ".ovr"):
+            (folder / kind / "Zürich 地図").with_suffix(suffix).write_text("no image")
+    (folder / "val.txt").write_text("Zürich 地図\r\n", "utf-8-sig")
+    read_all(folder)
+
+
 def read_all(root: Path) -> None:
     tiles = dataset(root)
     for i in range(len(tiles)):
@@ -132,6 +141,10 @@ def spoil_split(root: Path) -> None:
 
 def spoil_empty_split(root: Path) -> None:
     (root / "val.txt").write_text("\n\n")
+
+
+def spoil_listing(root: Path) -> None:
+    (root / "val.txt").write_bytes("Zürich".encode("latin-1"))
 
 
 def spoil_stem(root: Path) -> None:
@@ -178,6 +191,7 @@ def spoil_double(root: Path) -> None:
         (spoil_masks_folder, r"masks: there is no such folder"),
         (spoil_split, r"val\.txt: there is no such split file"),
         (spoil_empty_split, r"val\.txt: the split file lists no image"),
+        (spoil_listing, r"val\.txt: the split file is not in UTF-8"),
         (spoil_stem, r"'ghost' has no image"),
         (spoil_mask, r"'c' has no mask in .*masks"),
         (spoil_mask_size, r"c\.png: the mask is 90 x 51 pixels, but its image .*c\.png is 90 x 50"),

@@ -237,6 +237,9 @@ def test_an_image_without_georeference_is_said_to_have_none(picture: Path, scene
         warnings.simplefilter("error")
         predict_scene(Brightest(), picture, out / "ids.png")
         predict_scene(Brightest(), scene, out / "placed.tif")
+        picture.with_suffix(".pgw").write_text("0.5\n0\n0\n-0.5\n300000\n2800000\n")  # a place without its system
+        with rasterio.open(predict_scene(Brightest(), picture, out / "world.tif")) as file:
+            assert file.transform.a == 0.5
 
 
 def test_bands_and_scale(tmp_path: Path, out: Path) -> None:
@@ -285,6 +288,7 @@ def test_the_model_is_given_back_as_it_was(picture: Path, out: Path) -> None:
         ("overlap", 1, r"overlap: expected a share in \[0, 1\), got 1"),
         ("batch_size", 0, "batch_size: expected at least 1 window, got 0"),
         ("scale", 0.0, "scale: expected a positive pixel value, got 0.0"),
+        ("device", "abacus", "device: 'abacus' cannot be used"),
         ("target", "ids.jpg", r"target: expected a file name that ends in \.tif or \.tiff or \.png, got .*ids\.jpg"),
         ("target", "nowhere/ids.tif", "target: there is no folder .*nowhere to write ids.tif to"),
         ("target", "ids.tif/more.tif", r"target: there is no folder .*ids\.tif to write more\.tif to"),
