@@ -219,7 +219,7 @@ class SegmentationTask(lightning.LightningModule):
             return
         loader = self.trainer.train_dataloader
         if state["loader"] is not None and isinstance(loader, ResumableLoader):
-            loader.load_state_dict(state["loader"])
+            loader.load_state_dict(state["loader"], int(self.trainer.num_training_batches))
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])

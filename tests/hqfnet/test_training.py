@@ -29,7 +29,8 @@ SETTINGS = [
 ]  # fmt: skip
 RESUMED = [
     *SETTINGS, "--trainer.max_epochs", "3", "--last_checkpoint.every_n_steps", "4", "--model.dmcaf", "false",
-    "--pictures.every_n_epochs", "9",
+    "--pictures.every_n_epochs", "9", "--data.train_scenes", "16",
+    "--trainer.limit_train_batches", str(STEPS_PER_EPOCH),
 ]  # fmt: skip
 
 DYING = """
@@ -224,6 +225,11 @@ def test_mixed_precision_and_accumulated_gradients(tmp_path: Path, fit: Callable
     losses = [[float(logged(tmp_path / name)[step, "train/loss"]) for step in range(6)] for name in ("full", "mixed")]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_a_few_batches_may_be_overfitted(tmp_path: Path, fit: Callable[..., HQFNetCLI]) -> None:
+    settings = ("--model.model", "hq_unet", "--trainer.overfit_batches", "1", "--trainer.max_steps", "2")
+    assert fit(tmp_path, *SETTINGS, *settings).trainer.global_step == 2
 
 
 def test_last_checkpoint_waits_for_whole_steps(tmp_path: Path) -> None:
