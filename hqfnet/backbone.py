@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,8 @@ class FrozenBackbone(nn.Module):
 
     It stays in evaluation mode whatever ``train()`` says, runs without autograd, and none of its parameters asks
     for a gradient. Its weights are part of ``state_dict``, so a checkpoint needs no download. On a GPU it computes in
-    bfloat16, or in float16 where the GPU has no bfloat16.
+    bfloat16, or in float16 where the GPU has no bfloat16; on a CPU in the precision of its weights. Mixed precision of
+    the training around it makes no difference: the same image has the same maps.
 
     Args:
         name: timm name of a ViT with patch embedding, e.g. ``vit_large_patch16_dinov3.sat493m``.
@@ -108,8 +108,7 @@ class FrozenBackbone(nn.Module):
     def _maps(self, images: Tensor) -> list[Tensor]:
         vit: Any = self.vit
         half = half_precision(images.device)
-        faster = torch.autocast(images.device.type, half) if half else contextlib.nullcontext()
-        with faster:
+        with torch.autocast(images.device.type, half, enabled=half is not None):
             return vit.forward_intermediates(images, indices=self._indices, norm=True, intermediates_only=True)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 
 from hqfnet.figures import draw_predictions, every_nth, richest_tiles
@@ -17,11 +20,25 @@ LAST = "last.ckpt"
 TILES_LOOKED_AT = 200
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it when it is whole: a killed process leaves the previous one.
+
+    Lightning writes to the system's folder for temporary files instead. Where that is another file system, what follows
+    is a copy, and a process killed meanwhile leaves half a checkpoint and no other.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        whole = Path(path)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = whole.with_suffix(".tmp")
+        torch.save(checkpoint, unfinished)
+        os.replace(unfinished, whole)
+
+
 class LastCheckpoint(lightning.Callback):
     """Keeps ``checkpoints/last.ckpt`` in the folder of the run, from which an interrupted training goes on.
 
-    It is written every ``every_n_steps`` optimiser steps and at the end of each epoch, in one piece: a process that is
-    killed while writing leaves the previous one.
+    It is written every ``every_n_steps`` optimiser steps and at the end of each epoch.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints, at least 1.
@@ -47,7 +64,8 @@ class LastCheckpoint(lightning.Callback):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self._saved_at = trainer.global_step
-        trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / LAST, weights_only=False)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / LAST, weights_only=False)
 
 
 class PredictionPictures(lightning.Callback):
@@ -58,15 +76,21 @@ class PredictionPictures(lightning.Callback):
     Args:
         tiles: number of tiles, spread over the set, rich in classes.
         every_n_epochs: pictures are drawn after each n-th epoch.
+
+    Raises:
+        ValueError: a number is below 1.
     """
 
     def __init__(self, tiles: int = 4, every_n_epochs: int = 1) -> None:
+        if tiles < 1 or every_n_epochs < 1:
+            raise ValueError(f"tiles, every_n_epochs: expected at least 1 of each, got {tiles} and {every_n_epochs}")
         self.tiles = tiles
         self.every_n_epochs = every_n_epochs
         self._chosen: list[int] | None = None
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.loggers or trainer.current_epoch % self.every_n_epochs:
+        left_out = trainer.sanity_checking or trainer.fast_dev_run or not trainer.loggers  # type: ignore[attr-defined]
+        if left_out or trainer.current_epoch % self.every_n_epochs:
             return
         folder = run_folder(trainer) / "predictions"  # asked for in every process: they agree on it
         if not trainer.is_global_zero:

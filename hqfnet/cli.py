@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from hqfnet import checkpoint as ckpt
-from hqfnet.callbacks import LastCheckpoint, PredictionPictures
+from hqfnet.callbacks import LastCheckpoint, PredictionPictures, WholeCheckpoints
 from hqfnet.data.datamodule import SceneData
 from hqfnet.task import SegmentationTask
 
@@ -77,8 +77,10 @@ class HQFNetCLI(DataAndModelCLI):
         parser.add_lightning_class_args(PredictionPictures, "pictures")
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
-        """Adds the two loggers unless the configuration says otherwise."""
+        """Adds the two loggers and the writer of checkpoints unless the configuration says otherwise."""
         config = self.config_init[self.subcommand]["trainer"]
+        if config["plugins"] is None:
+            arguments["plugins"] = WholeCheckpoints()
         if config["logger"] is None:
             warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
             tensorboard = TensorBoardLogger(config["default_root_dir"], name="")
@@ -89,22 +91,28 @@ class HQFNetCLI(DataAndModelCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning takes the model's settings from the checkpoint; settings that ask for another network are refused.
 
-        It would train or test the checkpoint's network without a word.
+        It would train or test the checkpoint's network without a word. The folder for features is not a checkpoint's to
+        say.
         """
         path = self.config[self.config["subcommand"]].get("ckpt_path")
+        wanted = dict(self.config[self.config["subcommand"]]["model"])
         if path:
-            wanted = dict(self.config[self.config["subcommand"]]["model"])
             checkpoint = ckpt.read_checkpoint(path)
             wanted["num_classes"] = checkpoint["hyper_parameters"]["num_classes"]  # comes from the data, later
             ckpt.check_architecture(checkpoint, wanted)
         super()._parse_ckpt_path()
+        self.config[self.config["subcommand"]]["model"]["feature_cache"] = wanted["feature_cache"]
 
 
 def with_shipped_configs(arguments: Sequence[str]) -> list[str]:
     """Command-line arguments in which ``--config NAME`` of a shipped configuration has become its path."""
-    return [
-        shipped_config(value) if option in ("--config", "-c") else value for option, value in pairwise(["", *arguments])
-    ]
+    named = []
+    for option, value in pairwise(["", *arguments]):
+        prefix = "--config=" if value.startswith("--config=") else ""
+        if prefix or option in ("--config", "-c"):
+            value = prefix + shipped_config(value.removeprefix(prefix))
+        named.append(value)
+    return named
 
 
 def shipped_config(value: str) -> str:

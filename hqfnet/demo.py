@@ -124,7 +124,7 @@ def train(
     batch_size: int,
     device: torch.device,
 ) -> History:
-    """Trains for ``seconds`` of wall time, the learning rate on a cosine of the time that has passed.
+    """Trains for ``seconds`` of wall time, a step at least; the learning rate is a cosine of the time that has passed.
 
     Args:
         task: the network with its loss.
@@ -141,10 +141,10 @@ def train(
     task.train()
     start = now()
     with tqdm(total=round(seconds), desc="training", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} s{postfix}") as bar:
-        while (passed := now() - start) < seconds:
+        while (passed := now() - start) < seconds or not history.losses:
             warm_up = min(1.0, (len(history.losses) + 1) / WARM_UP_STEPS)
             for group in optimizer.param_groups:
-                group["lr"] = task.lr * warm_up * (1 + math.cos(math.pi * passed / seconds)) / 2
+                group["lr"] = task.lr * warm_up * (1 + math.cos(math.pi * min(passed / seconds, 1))) / 2
             batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
             begin, circuits_before = now(), timer.seconds
             loss, _ = task.loss(batch)
@@ -206,8 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> Result:
     parser.add_argument("--batch-size", type=int, default=8, help="crops per step (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and crops (default: 0)")
     options = parser.parse_args(arguments)
-    if options.minutes <= 0:
+    if not 0 < options.minutes < math.inf:
         parser.error(f"--minutes: expected a positive time, got {options.minutes}")
+    if options.batch_size < 1:
+        parser.error(f"--batch-size: expected at least 1 crop, got {options.batch_size}")
 
     torch.manual_seed(options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -215,6 +217,10 @@ def main(arguments: Sequence[str] | None = None) -> Result:
         training, held_out, classes = load_data(options.data, options.classes, options.crop)
     except ValueError as error:
         parser.error(str(error))
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: {options.out} cannot be written to: {error}")
     task = SegmentationTask(
         options.model,
         len(classes),
@@ -243,7 +249,6 @@ def main(arguments: Sequence[str] | None = None) -> Result:
         device=torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         threads=torch.get_num_threads(),
     )
-    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.json").write_text(json.dumps(asdict(result), indent=2) + "\n")
     (options.out / "metrics.md").write_text(report(result))
     draw_curve(history.losses, history.miou, len(tiles), options.out / "curve.png")

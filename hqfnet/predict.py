@@ -19,14 +19,14 @@ import rasterio
 import rasterio.shutil
 import torch
 from PIL import Image
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from hqfnet.data.classes import ClassList
-from hqfnet.data.raster import to_unit
+from hqfnet.data.raster import Valid, may_miss_data, read_valid, to_unit
 
 PREVIEW_SIDE = 2048
 NODATA = 255
@@ -63,8 +63,8 @@ def predict_scene(
     tall the image is.
 
     A GeoTIFF is cloud-optimised and has the georeference of the source, the class colours as colour table, the class
-    names as tags ``class_0``, ``class_1``, ..., and class `NODATA` where the source has no data (its nodata value, mask
-    or alpha band, or a number that is not finite). A PNG has the colours and nothing else. Every file is written
+    names as tags ``class_0``, ``class_1``, ..., and class `NODATA` where the source has no data (see
+    `hqfnet.data.raster.read_valid`). A PNG has the colours and nothing else. Every file is written
     under another name and renamed when it is whole.
 
     Args:
@@ -93,6 +93,8 @@ def predict_scene(
     _check_numbers(window, overlap, batch_size, scale)
     others = {"probabilities": probabilities, "preview": preview}
     _check_outputs({"target": target} | {name: Path(path) for name, path in others.items() if path}, source, overwrite)
+    if device is not None:
+        _check_device(device)
 
     network = _module(model, device)
     classes = classes or getattr(network, "classes", None)
@@ -100,7 +102,8 @@ def predict_scene(
         scale = settings.get("scale")
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES), _open(source) as raster, ExitStack() as stack:
         scene = Scene(raster, _chosen_bands(raster, source, bands, network), scale)
-        if raster.crs is None and not raster.gcps[0] and target.suffix.lower() != ".png":
+        placed = raster.crs is not None or raster.gcps[0] or not raster.transform.is_identity
+        if not placed and target.suffix.lower() != ".png":
             warnings.warn(f"{source}: has no georeference, so {target} has none either", stacklevel=2)
         work = Path(stack.enter_context(_work_folder(target)))
         step = max(round(window * (1 - overlap)), 1)
@@ -159,21 +162,15 @@ class Scene:
     @property
     def may_miss_data(self) -> bool:
         """Whether pixels can be without data."""
-        masked = any(MaskFlags.all_valid not in flags for flags in self.raster.mask_flag_enums)
-        return masked or any(np.issubdtype(np.dtype(kind), np.floating) for kind in self.raster.dtypes)
+        return may_miss_data(self.raster)
 
-    def read(self, window: Window) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Valid]:
         """Pixels (C, h, w) for the model, 0 where there is no data, and where there is (h, w)."""
         try:
-            pixels = self.raster.read(self.bands, window=window)
-            valid = np.ones(pixels.shape[1:], bool)
-            if self.may_miss_data:
-                valid = self.raster.dataset_mask(window=window) > 0
+            pixels, valid = read_valid(self.raster, self.bands, window)
         except RasterioError as error:
             raise ValueError(f"{self.raster.name}: the file is damaged: {error}") from error
-        unit = to_unit(pixels, self.scale)
-        valid &= np.isfinite(unit).all(axis=0)
-        return np.where(valid, unit, np.float32(0)), valid
+        return to_unit(pixels, self.scale), valid
 
 
 @torch.no_grad()
@@ -255,6 +252,13 @@ def _check_numbers(window: int, overlap: float, batch_size: int, scale: float | 
         raise ValueError(f"batch_size: expected at least 1 window, got {batch_size}")
     if scale is not None and not scale > 0:
         raise ValueError(f"scale: expected a positive pixel value, got {scale}")
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+        raise ValueError(f"device: '{device}' cannot be used: {error}") from error
 
 
 def _check_outputs(outputs: dict[str, Path], source: Path, overwrite: bool) -> None:

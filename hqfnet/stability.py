@@ -53,6 +53,8 @@ def record(arguments: Sequence[str], seed: int, depth: int, start: str, steps: i
     """Trains for a number of steps, and returns "loss" and "gradient", one entry per step."""
     settings = {"model.depth": depth, "trainer.max_steps": steps, "trainer.max_epochs": -1}
     run = Run(arguments, seed, settings | {"trainer.limit_val_batches": 0})
+    if not run.task.circuits:
+        raise SystemExit("--model: the network has no circuits whose start could be studied")
     if start == "anywhere":
         begin_anywhere(run.task)
     recorder = Recorder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,10 @@ class SegmentationTask(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(self, self.lr, self.weight_decay)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError("max_epochs, max_steps: the learning rate needs an end to fall to, got none of both")
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -215,7 +219,7 @@ class SegmentationTask(lightning.LightningModule):
             return
         loader = self.trainer.train_dataloader
         if state["loader"] is not None and isinstance(loader, ResumableLoader):
-            loader.load_state_dict(state["loader"])
+            loader.load_state_dict(state["loader"], int(self.trainer.num_training_batches))
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])

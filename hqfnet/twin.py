@@ -43,8 +43,8 @@ class PatchTwin2d(nn.Module):
         p = self.patch
         x = F.pad(x, (0, -width % p, 0, -height % p))
         rows, columns = x.shape[-2] // p, x.shape[-1] // p
-        x = x.view(-1, rows, p, columns, p).permute(0, 2, 4, 1, 3)
-        x = self.layers(x.reshape(-1, p * p, rows, columns)).view(-1, p, p, rows, columns)
+        x = x.reshape(-1, rows, p, columns, p).permute(0, 2, 4, 1, 3)
+        x = self.layers(x.reshape(-1, p * p, rows, columns)).reshape(-1, p, p, rows, columns)
         x = x.permute(0, 3, 1, 4, 2)
         return x.reshape(batch, channels, rows * p, columns * p)[..., :height, :width]
 

@@ -82,7 +82,7 @@ def load_classes(source: str | Path) -> ClassList:
     if not path.is_file() and not shipped.is_file():
         raise ValueError(f"classes: '{source}' is neither a file nor the name of a shipped class list")
     try:
-        content = json.loads(path.read_text() if path.is_file() else shipped.read_text())
+        content = json.loads((path if path.is_file() else shipped).read_text("utf-8-sig"))
         entries = content["classes"]
         names = tuple(str(entry["name"]) for entry in entries)
         colours = tuple(str(entry["colour"]) for entry in entries)

@@ -16,10 +16,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
-from hqfnet.data.raster import DamagedFileError, Pixels, to_unit
+from hqfnet.data.raster import DamagedFileError, Pixels, Valid, to_unit
 
 Sample = dict[str, Tensor]
-Decoded = tuple[Pixels, npt.NDArray[np.uint8]]  # pixels (channels, H, W) and class ids (H, W), as in the files
+Decoded = tuple[Pixels, Valid, npt.NDArray[np.uint8]]
+"""Pixels (channels, H, W) as in the file, where there is data (H, W), and class ids (H, W) as in the file."""
 
 
 class CropDataset(Dataset[Sample]):
@@ -29,8 +30,8 @@ class CropDataset(Dataset[Sample]):
     nothing is to be learned.
 
     The crops form a grid without overlap that covers every image; what hangs over the edge is filled by the border of
-    the image and ignored in the mask. With ``augment``, sample i is instead a random crop of the image of grid
-    crop i, flipped and turned by multiples of 90 degrees, drawn from torch's global generator.
+    the image and ignored in the mask, as pixels without data are. With ``augment``, sample i is instead a random crop
+    of the image of grid crop i, flipped and turned by multiples of 90 degrees, drawn from torch's global generator.
 
     A subclass says how an image is read (`read`) and what its files are called (`name`).
 
@@ -91,7 +92,7 @@ class CropDataset(Dataset[Sample]):
         self._targets[list(classes.ignore_ids)] = IGNORE_INDEX
 
     def read(self, index: int, window: Window) -> Decoded:
-        """Pixels and class ids of a window of image ``index``; DamagedFileError when a file cannot be read."""
+        """A window of image ``index`` and its mask; DamagedFileError when a file cannot be read."""
         raise NotImplementedError
 
     def name(self, index: int) -> str:
@@ -109,7 +110,7 @@ class CropDataset(Dataset[Sample]):
             left = int(torch.randint(max(width - self.crop, 0) + 1, ()))
         window = Window(left, top, min(self.crop, width - left), min(self.crop, height - top))
         try:
-            pixels, ids = self.read(index, window)
+            pixels, valid, ids = self.read(index, window)
         except DamagedFileError as error:
             if not self.skip_damaged:
                 raise
@@ -118,7 +119,7 @@ class CropDataset(Dataset[Sample]):
                 "image": torch.zeros(self.channels, self.crop, self.crop),
                 "mask": torch.full((self.crop, self.crop), IGNORE_INDEX),
             }
-        target = self._target(index, ids)
+        target = np.where(valid, self._target(index, ids), np.uint8(IGNORE_INDEX))
         missing = ((0, self.crop - target.shape[0]), (0, self.crop - target.shape[1]))
         sample = {
             "image": torch.from_numpy(np.pad(to_unit(pixels, self.scale), ((0, 0), *missing), mode="edge")),

@@ -49,7 +49,10 @@ class SceneData(lightning.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        return resumable(self._loader("train"))
+        loader = self._loader("train")
+        # To overfit a few batches, Lightning serves them in the order of the data set, which a plain loader has.
+        overfits = self.trainer and self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return loader if overfits else resumable(loader)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._loader("val")

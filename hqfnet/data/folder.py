@@ -16,8 +16,8 @@ class FolderDataset(CropDataset):
     """Crops from ``root/images`` and ``root/masks``, for the stems that ``root/<split>.txt`` lists.
 
     An image and its mask have the same stem and size; images come in any format that GDAL reads (JPEG, PNG, GeoTIFF,
-    JPEG 2000, ...), masks are 8-bit class ids (palette PNG included). For samples, the grid of crops and ``augment``
-    see `CropDataset`.
+    JPEG 2000, ...), masks are 8-bit class ids (palette PNG included). Pixels of an image without data (nodata value,
+    mask, alpha, NaN) are 0 and ignored. For samples, the grid of crops and ``augment`` see `CropDataset`.
 
     Args:
         root: the folder.
@@ -75,13 +75,13 @@ class FolderDataset(CropDataset):
             return self._decode(index, window)
         if index not in self._memory:
             self._memory[index] = self._decode(index, None)
-        pixels, ids = self._memory[index]
+        pixels, valid, ids = self._memory[index]
         rows, columns = window.toslices()
-        return pixels[:, rows, columns], ids[rows, columns]
+        return pixels[:, rows, columns], valid[rows, columns], ids[rows, columns]
 
     def _decode(self, index: int, window: Window | None) -> Decoded:
         image, mask = self.pairs[index]
-        return read_image(image, self.channels, window), read_mask(mask, window)
+        return *read_image(image, self.channels, window), read_mask(mask, window)
 
 
 def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
@@ -96,7 +96,10 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     listing = root / f"{split}.txt"
     if not listing.is_file():
         raise ValueError(f"{listing}: there is no such split file")
-    stems = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    try:
+        stems = [line.strip() for line in listing.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{listing}: the split file is not in UTF-8: {error}") from error
     if not stems:
         raise ValueError(f"{listing}: the split file lists no image")
     images, masks = _by_stem(root / "images"), _by_stem(root / "masks")

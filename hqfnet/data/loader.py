@@ -88,10 +88,15 @@ class ResumableLoader(DataLoader[Any]):
         """Batches served of the current epoch, and the seed."""
         return {"served": self._served, "seed": self.epoch_sampler.seed}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Takes the seed over, and starts the next epoch after the batches that were served."""
+    def load_state_dict(self, state: dict[str, int], epoch: int | None = None) -> None:
+        """Takes the seed over, and starts the next epoch after the batches that were served.
+
+        Args:
+            state: of another loader's ``state_dict``.
+            epoch: number of batches after which an epoch is over; by default, when there are no more.
+        """
         self.epoch_sampler.seed = state["seed"]
-        self._skipped = state["served"] % len(self)
+        self._skipped = state["served"] % (epoch or len(self))
 
 
 def resumable(loader: DataLoader[Any]) -> ResumableLoader:

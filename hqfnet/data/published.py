@@ -75,7 +75,7 @@ class TorchGeoCrops(CropDataset):
             )
         rows, columns = window.toslices()
         ids = mask[rows, columns].numpy().astype(np.uint8)
-        return image[:, rows, columns].numpy(), ids
+        return image[:, rows, columns].numpy(), np.ones(ids.shape, bool), ids
 
 
 class TorchGeoData(SceneData):

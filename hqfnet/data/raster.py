@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 Pixels = npt.NDArray[Any]
+Valid = npt.NDArray[np.bool_]
 
 
 class DamagedFileError(ValueError):
     """A file that should hold an image or a mask cannot be read."""
 
 
-_SIDE_FILES = {".xml", ".txt", ".json", ".tfw", ".jgw", ".pgw", ".prj"}
+_WORLD_FILES = {".tfw", ".jgw", ".pgw", ".j2w", ".bpw", ".gfw", ".tifw", ".jpgw", ".pngw", ".wld"}
+_SIDE_FILES = {".xml", ".txt", ".json", ".prj", ".hdr", ".aux", ".ovr"} | _WORLD_FILES
 
 
 def rasters_in(folder: Path) -> list[Path]:
@@ -33,8 +36,10 @@ def raster_size(path: Path) -> tuple[int, int]:
         return raster.height, raster.width
 
 
-def read_image(path: Path, channels: int, window: Window | None = None) -> Pixels:
-    """The first ``channels`` bands as (channels, H, W), in the file's own type.
+def read_image(path: Path, channels: int, window: Window | None = None) -> tuple[Pixels, Valid]:
+    """The first ``channels`` bands as (channels, H, W), in the file's own type, and where there is data (H, W).
+
+    See `read_valid` for what counts as data.
 
     Raises:
         ValueError: the file cannot be read (DamagedFileError) or has fewer bands.
@@ -42,7 +47,38 @@ def read_image(path: Path, channels: int, window: Window | None = None) -> Pixel
     with _open(path) as raster:
         if raster.count < channels:
             raise ValueError(f"{path}: expected at least {channels} bands, got {raster.count}")
-        return _read(raster, path, list(range(1, channels + 1)), window)
+        try:
+            return read_valid(raster, list(range(1, channels + 1)), window)
+        except RasterioError as error:
+            raise DamagedFileError(f"{path}: the file is damaged: {error}") from error
+
+
+def may_miss_data(raster: rasterio.DatasetReader) -> bool:
+    """Whether pixels of a raster can be without data."""
+    masked = any(MaskFlags.all_valid not in flags for flags in raster.mask_flag_enums)
+    return masked or any(np.issubdtype(np.dtype(kind), np.floating) for kind in raster.dtypes)
+
+
+def read_valid(raster: rasterio.DatasetReader, bands: list[int], window: Window | None = None) -> tuple[Pixels, Valid]:
+    """Bands as (C, H, W), in the raster's own type with 0 where a band has no data, and where there is data (H, W).
+
+    A pixel is without data where the raster says so of all these bands, by its nodata value, a mask or an alpha band,
+    and where any of them is not a finite float32. An alpha band that is among them is data: GDAL takes the fourth band
+    of any image of 8 bits for one, near infrared too.
+
+    Raises:
+        RasterioError: the file is damaged.
+    """
+    pixels = raster.read(bands, window=window)
+    if not may_miss_data(raster):
+        return pixels, np.ones(pixels.shape[1:], bool)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(pixels.astype(np.float32)).all(axis=0)
+    there = np.ones(pixels.shape, bool)
+    if not any(raster.colorinterp[band - 1] == ColorInterp.alpha for band in bands):
+        there = raster.read_masks(bands, window=window) > 0
+    valid = finite & there.any(axis=0)
+    return np.where(there & valid, pixels, pixels.dtype.type(0)), valid
 
 
 def to_unit(pixels: Pixels, scale: float | None = None) -> npt.NDArray[np.float32]:
@@ -67,7 +103,11 @@ def read_mask(path: Path, window: Window | None = None) -> npt.NDArray[np.uint8]
             raise ValueError(
                 f"{path}: expected one band of 8-bit class ids, got {raster.count} band(s) of {raster.dtypes[0]}"
             )
-        return _read(raster, path, 1, window)
+        try:
+            ids: npt.NDArray[np.uint8] = raster.read(1, window=window)
+        except RasterioError as error:
+            raise DamagedFileError(f"{path}: the file is damaged: {error}") from error
+        return ids
 
 
 def mask_colours(path: Path) -> dict[int, str]:
@@ -80,14 +120,6 @@ def mask_colours(path: Path) -> dict[int, str]:
     return {i: "#{:02X}{:02X}{:02X}".format(*colour[:3]) for i, colour in colours.items()}
 
 
-def georeference(path: Path) -> dict[str, Any] | None:
-    """Coordinate system and transform of a raster, as keywords for writing one; None when it has neither."""
-    with _open(path) as raster:
-        if raster.crs is None and raster.transform.is_identity:
-            return None
-        return {"crs": raster.crs, "transform": raster.transform}
-
-
 def _open(path: Path) -> rasterio.DatasetReader:
     try:
         with warnings.catch_warnings():
@@ -95,10 +127,3 @@ def _open(path: Path) -> rasterio.DatasetReader:
             return rasterio.open(path)
     except RasterioError as error:
         raise DamagedFileError(f"{path}: cannot be read as an image: {error}") from error
-
-
-def _read(raster: rasterio.DatasetReader, path: Path, bands: int | list[int], window: Window | None) -> Pixels:
-    try:
-        return raster.read(bands, window=window)
-    except RasterioError as error:
-        raise DamagedFileError(f"{path}: the file is damaged: {error}") from error

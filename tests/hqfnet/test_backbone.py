@@ -106,6 +106,14 @@ def test_half_precision_is_used_where_the_device_has_it(monkeypatch: pytest.Monk
         assert not torch.equal(level, expected)
 
 
+def test_mixed_precision_around_it_makes_no_difference() -> None:
+    """Features on disk serve trainings of any precision."""
+    backbone, images = tiny(), torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = backbone(images)
+    assert all(map(torch.equal, mixed, backbone(images)))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_maps_are_close_to_those_of_the_cpu() -> None:

@@ -212,6 +212,15 @@ def test_twin_puts_pixels_back_where_they_were() -> None:
     assert torch.equal(PatchTwin2d(depth=0)(x), x)
 
 
+@pytest.mark.parametrize("size", [(8, 10), (5, 7)])
+def test_memory_formats_make_no_difference(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *size)
+    for quantum in (True, False):
+        mixer = patch_mixer(3, 2, 2, quantum)
+        torch.testing.assert_close(mixer(x.contiguous(memory_format=torch.channels_last)), mixer(x))
+
+
 def test_twin_pads_and_crops() -> None:
     torch.manual_seed(0)
     twin = PatchTwin2d()

@@ -80,12 +80,45 @@ def test_sixteen_bit_geotiff_with_four_bands(folder: Path) -> None:
     path = folder / "images" / "c.tif"
     with rasterio.open(path, "w", driver="GTiff", height=50, width=90, count=4, dtype="uint16") as raster:
         raster.write(pixels)
-    np.testing.assert_allclose(to_unit(read_image(path, 4)), pixels / 65535, atol=1e-6)
+    read, valid = read_image(path, 4)
+    np.testing.assert_allclose(to_unit(read), pixels / 65535, atol=1e-6)
+    assert valid.all()
     assert dataset(folder, channels=4)[0]["image"].shape == (4, 40, 40)
+
+
+@pytest.mark.parametrize("keep_in_memory", [False, True])
+@pytest.mark.parametrize("nodata", [-9999.0, float("nan")])
+def test_pixels_without_data_are_ignored(folder: Path, nodata: float, keep_in_memory: bool) -> None:
+    """As in prediction; a nodata value in one band alone becomes 0 there."""
+    pixels = np.random.default_rng(3).uniform(0.1, 1, (3, 50, 90)).astype(np.float32)
+    pixels[:, :10] = nodata
+    pixels[0, 20, 20] = -9999
+    (folder / "images" / "c.png").unlink()
+    with rasterio.open(
+        folder / "images" / "c.tif", "w", driver="GTiff", height=50, width=90, count=3, dtype="float32", nodata=-9999
+    ) as raster:
+        raster.write(pixels)
+    with Image.open(folder / "masks" / "c.png") as mask:
+        ids = np.array(mask)
+    sample = dataset(folder, crop=90, keep_in_memory=keep_in_memory)[0]
+    assert sample["image"].min() == 0
+    assert sample["image"][0, 20, 20] == 0
+    assert torch.equal(sample["image"][1:, 10:50], torch.from_numpy(pixels[1:, 10:]))
+    assert (sample["mask"][:10] == IGNORE_INDEX).all()
+    assert np.array_equal(sample["mask"][10:50], np.where(ids[10:] == 9, IGNORE_INDEX, ids[10:]))
 
 
 def test_palette_of_a_mask(folder: Path) -> None:
     assert mask_colours(folder / "masks" / "a.png")[2] == "#1400FD"
+
+
+def test_names_of_all_languages_and_side_files(folder: Path) -> None:
+    for kind in ("images", "masks"):
+        (folder / kind / "c.png").rename(folder / kind / "Zürich 地図.png")
+        for suffix in (".wld", ".pngw", ".hdr", ".ovr"):
+            (folder / kind / "Zürich 地図").with_suffix(suffix).write_text("no image")
+    (folder / "val.txt").write_text("Zürich 地図\r\n", "utf-8-sig")
+    read_all(folder)
 
 
 def read_all(root: Path) -> None:
@@ -108,6 +141,10 @@ def spoil_split(root: Path) -> None:
 
 def spoil_empty_split(root: Path) -> None:
     (root / "val.txt").write_text("\n\n")
+
+
+def spoil_listing(root: Path) -> None:
+    (root / "val.txt").write_bytes("Zürich".encode("latin-1"))
 
 
 def spoil_stem(root: Path) -> None:
@@ -154,6 +191,7 @@ def spoil_double(root: Path) -> None:
         (spoil_masks_folder, r"masks: there is no such folder"),
         (spoil_split, r"val\.txt: there is no such split file"),
         (spoil_empty_split, r"val\.txt: the split file lists no image"),
+        (spoil_listing, r"val\.txt: the split file is not in UTF-8"),
         (spoil_stem, r"'ghost' has no image"),
         (spoil_mask, r"'c' has no mask in .*masks"),
         (spoil_mask_size, r"c\.png: the mask is 90 x 51 pixels, but its image .*c\.png is 90 x 50"),

@@ -68,6 +68,12 @@ def test_goes_on_where_it_stopped(workers: int, served: int) -> None:
         assert same(epoch(fresh, 4), epoch(loader(), 4))
 
 
+def test_an_epoch_may_be_cut_short() -> None:
+    fresh = loader()
+    fresh.load_state_dict({"served": 4, "seed": fresh.epoch_sampler.seed}, epoch=4)
+    assert same(epoch(fresh, 3), epoch(loader(), 3))
+
+
 def test_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)

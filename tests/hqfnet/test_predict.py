@@ -200,6 +200,27 @@ def test_pixels_without_data(tmp_path: Path, out: Path, kind: str) -> None:
     assert model.windows == 8 + (1 if missing[:32, :32].all() else 0)  # the first tells the number of classes
 
 
+def test_bands_of_their_own_without_data(tmp_path: Path, out: Path) -> None:
+    """What counts are the bands that the model sees; one of them alone becomes 0."""
+    pixels = np.random.default_rng(2).random((4, 30, 30)).astype(np.float32)
+    pixels[0, 3, 3] = pixels[:3, 5, 5] = -9999
+    model, seen = Brightest(), []
+    model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    scene = write_scene(tmp_path / "gaps.tif", pixels, nodata=-9999)
+    with rasterio.open(predict_scene(model, scene, out / "ids.tif", bands=[1, 2, 3])) as file:
+        ids = file.read(1)
+    assert ids[5, 5] == 255
+    assert (ids == 255).sum() == 1
+    assert torch.equal(seen[0][0], torch.from_numpy(pixels[:3]).clamp(min=0))
+
+
+def test_an_alpha_band_that_was_chosen_is_data(tmp_path: Path, out: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 2, (4, 30, 30)).astype(np.uint8)  # GDAL takes the last for alpha
+    scene = write_scene(tmp_path / "infrared.tif", pixels)
+    with rasterio.open(predict_scene(Brightest(4), scene, out / "ids.tif", bands=[1, 2, 3, 4])) as file:
+        assert np.array_equal(file.read(1), pixels.argmax(axis=0))
+
+
 def test_png_without_georeference(picture: Path, out: Path) -> None:
     target = predict_scene(Brightest(), picture, out / "ids.png", classes=CLASSES)
     with Image.open(target) as written:
@@ -216,6 +237,9 @@ def test_an_image_without_georeference_is_said_to_have_none(picture: Path, scene
         warnings.simplefilter("error")
         predict_scene(Brightest(), picture, out / "ids.png")
         predict_scene(Brightest(), scene, out / "placed.tif")
+        picture.with_suffix(".pgw").write_text("0.5\n0\n0\n-0.5\n300000\n2800000\n")  # a place without its system
+        with rasterio.open(predict_scene(Brightest(), picture, out / "world.tif")) as file:
+            assert file.transform.a == 0.5
 
 
 def test_bands_and_scale(tmp_path: Path, out: Path) -> None:
@@ -264,6 +288,7 @@ def test_the_model_is_given_back_as_it_was(picture: Path, out: Path) -> None:
         ("overlap", 1, r"overlap: expected a share in \[0, 1\), got 1"),
         ("batch_size", 0, "batch_size: expected at least 1 window, got 0"),
         ("scale", 0.0, "scale: expected a positive pixel value, got 0.0"),
+        ("device", "abacus", "device: 'abacus' cannot be used"),
         ("target", "ids.jpg", r"target: expected a file name that ends in \.tif or \.tiff or \.png, got .*ids\.jpg"),
         ("target", "nowhere/ids.tif", "target: there is no folder .*nowhere to write ids.tif to"),
         ("target", "ids.tif/more.tif", r"target: there is no folder .*ids\.tif to write more\.tif to"),

@@ -91,6 +91,8 @@ def test_stability(tmp_path: Path) -> None:
     text = (tmp_path / "stability.md").read_text()
     assert f"| near identity | 3 | {curves['near identity'][3][0]['loss'][0]:.3f} |" in text
     assert Image.open(tmp_path / "stability.png").width > 500
+    with pytest.raises(SystemExit, match="the network has no circuits"):
+        stability.main(["--out", str(tmp_path / "twin"), *SMALL, "--model.quantum", "false"])
 
 
 def test_a_run_that_rises_or_breaks_is_counted() -> None:

@@ -147,7 +147,7 @@ def test_fit_test_and_predict_on_a_folder(folder: Path, tmp_path: Path, command_
     """The command line as documented: train, score and predict with the saved checkpoint."""
     (folder / "test.txt").write_text("c\n")
     common = [
-        "--config", "folder", "--data.root", str(folder), "--data.classes", "3", "--data.ignore_ids", "[9,255]",
+        "--config=folder", "--data.root", str(folder), "--data.classes", "3", "--data.ignore_ids", "[9,255]",
         "--data.crop", "32", "--data.batch_size", "2", "--data.workers", "0", "--model.model", "hq_unet",
         "--model.pretrained", "false", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path),
         "--trainer.enable_progress_bar", "false", "--trainer.logger", "false",
@@ -182,7 +182,8 @@ def test_demo_writes_its_results(folder: Path, tmp_path: Path) -> None:
     entries = [{"name": name, "colour": f"#{name * 6}"} for name in "abc"]
     classes.write_text(json.dumps({"classes": entries, "ignore_ids": [9, 255]}))
     places = ["--data", str(folder), "--classes", str(classes), "--out", str(tmp_path / "out")]
-    result = demo.main([*places, "--minutes", "0.03", "--model", "hq_unet", "--crop", "32", "--batch-size", "2"])
+    result = demo.main([*places, "--minutes", "1e-9", "--model", "hq_unet", "--crop", "32", "--batch-size", "2"])
+    assert result.steps == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "curve.png", "metrics.json", "metrics.md", "predictions.png",
     }  # fmt: skip
@@ -197,6 +198,14 @@ def test_demo_names_what_is_wrong_with_the_data(folder: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         demo.main(["--data", str(folder), "--classes", "dubai"])
     assert "train.txt: 'b' has no mask" in capsys.readouterr().err
+
+
+def test_demo_names_what_is_wrong_before_it_trains(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ["--data", str(folder), "--out", str(folder / "train.txt" / "out")]
+    for wrong in (places, ["--minutes", "nan"], ["--batch-size", "0"]):
+        with pytest.raises(SystemExit):
+            demo.main(wrong)
+        assert f"error: {wrong[-2]}: " in capsys.readouterr().err
 
 
 def test_demo_without_a_class_list(folder: Path) -> None:

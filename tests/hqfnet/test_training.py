@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from hqfnet.callbacks import LastCheckpoint
+from hqfnet.callbacks import LastCheckpoint, PredictionPictures, WholeCheckpoints
 from hqfnet.checkpoint import check_architecture, read_checkpoint
 from hqfnet.cli import HQFNetCLI, main
 from hqfnet.data.crops import Sample
@@ -29,7 +29,8 @@ SETTINGS = [
 ]  # fmt: skip
 RESUMED = [
     *SETTINGS, "--trainer.max_epochs", "3", "--last_checkpoint.every_n_steps", "4", "--model.dmcaf", "false",
-    "--pictures.every_n_epochs", "9",
+    "--pictures.every_n_epochs", "9", "--data.train_scenes", "16",
+    "--trainer.limit_train_batches", str(STEPS_PER_EPOCH),
 ]  # fmt: skip
 
 DYING = """
@@ -147,7 +148,8 @@ def test_goes_on_bit_for_bit(tmp_path: Path, fit: Callable[..., HQFNetCLI], monk
 
 
 def test_what_a_training_leaves(tmp_path: Path, fit: Callable[..., HQFNetCLI]) -> None:
-    fit(tmp_path, *SETTINGS, "--trainer.max_epochs", "2")
+    trained = fit(tmp_path, *SETTINGS, "--trainer.max_epochs", "2")
+    assert isinstance(trained.trainer.strategy.checkpoint_io, WholeCheckpoints)
     (folder,) = tmp_path.iterdir()
     assert folder.name == "version_0"
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
@@ -167,6 +169,30 @@ def test_what_a_training_leaves(tmp_path: Path, fit: Callable[..., HQFNetCLI]) -
         assert float(values[1, name]) > 0
     assert float(values[1, "grad_norm/model"]) > float(values[1, "grad_norm/quantum"])
     assert 1 <= float(values[1, "train/load_balance"]) <= 3
+
+    last, features = str(folder / "checkpoints" / "last.ckpt"), tmp_path / "features"
+    again = ("--ckpt_path", last, "--trainer.max_epochs", "2", "--model.feature_cache", str(features))
+    assert fit(tmp_path / "again", *SETTINGS, *again).model.model.backbone.cache.folder == features
+
+
+def test_a_checkpoint_that_is_not_finished_leaves_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(checkpoint: Any, path: Path) -> None:
+        path.write_bytes(b"half a checkpoint")
+        raise OSError("no space left on device")
+
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"step": 1}, path)
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="no space left"):
+        WholeCheckpoints().save_checkpoint({"step": 2}, path)
+    assert torch.load(path) == {"step": 1}
+
+
+def test_a_trial_run_leaves_nothing(tmp_path: Path, fit: Callable[..., HQFNetCLI]) -> None:
+    fit(tmp_path, *SETTINGS, "--model.model", "hq_unet", "--trainer.fast_dev_run", "true")
+    assert not list(tmp_path.iterdir())
 
 
 def test_gradient_norms_are_of_unclipped_gradients() -> None:
@@ -201,9 +227,14 @@ def test_mixed_precision_and_accumulated_gradients(tmp_path: Path, fit: Callable
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
+def test_a_few_batches_may_be_overfitted(tmp_path: Path, fit: Callable[..., HQFNetCLI]) -> None:
+    settings = ("--model.model", "hq_unet", "--trainer.overfit_batches", "1", "--trainer.max_steps", "2")
+    assert fit(tmp_path, *SETTINGS, *settings).trainer.global_step == 2
+
+
 def test_last_checkpoint_waits_for_whole_steps(tmp_path: Path) -> None:
     class Trainer:
-        global_step, is_last_batch, log_dir, saved = 0, False, str(tmp_path), 0
+        global_step, is_last_batch, log_dir, saved, fast_dev_run = 0, False, str(tmp_path), 0, False
 
         def save_checkpoint(self, path: Path, weights_only: bool) -> None:
             assert not weights_only
@@ -220,6 +251,8 @@ def test_last_checkpoint_waits_for_whole_steps(tmp_path: Path) -> None:
     assert trainer.saved == 2
     with pytest.raises(ValueError, match="every_n_steps: expected at least 1 step, got 0"):
         LastCheckpoint(0)
+    with pytest.raises(ValueError, match="tiles, every_n_epochs: expected at least 1 of each, got 4 and 0"):
+        PredictionPictures(every_n_epochs=0)
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
@@ -269,6 +302,8 @@ def test_checkpoints_that_do_not_fit(
     assert task.classes.names[0] == "field"
     with pytest.raises(ValueError, match=r"another network: model=hq_unet, .* where model=hqfnet_tiny, .* was asked"):
         fit(tmp_path / "no", *SETTINGS, "--ckpt_path", str(trained), "--model.qskip", "false")
+    with pytest.raises(ValueError, match="max_epochs, max_steps: the learning rate needs an end to fall to"):
+        fit(tmp_path / "endless", *SETTINGS, "--model.model", "hq_unet", "--trainer.max_epochs", "-1")
     with pytest.raises(ValueError, match="checkpoint: there is no file .*no.ckpt"):
         fit(tmp_path / "no", *SETTINGS, "--ckpt_path", str(tmp_path / "no.ckpt"))
     content = read_checkpoint(trained)
