@@ -140,22 +140,20 @@ def _choose_backend(n_qubits: int, place: Place, backend: str) -> tuple[str, lis
 # --- engines --------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
-def estimates(circuit: str, measurement: Measurement) -> dict[str, Cost | str]:
-    """For each engine its cost, or why it refuses the circuit whose `Circuit.text` is given."""
+@lru_cache(maxsize=4096)
+def estimate(circuit: str, measurement: Measurement, engine: str) -> Cost | str:
+    """What an engine costs, or why it refuses the circuit whose `Circuit.text` is given."""
     text = lower(circuit, measurement)
-    result: dict[str, Cost | str] = {"gate": costs.gate(Program.from_text(text))}
+    if engine == "gate":
+        return costs.gate(Program.from_text(text))
     try:
-        found = recipe(text)
-        result["fourier"] = costs.contraction(found.polynomials) + found.cost
-    except ValueError as refusal:
-        result["fourier"] = str(refusal)
-    try:
+        if engine == "fourier":
+            found = recipe(text)
+            return costs.contraction(found.polynomials) + found.cost
         before, behind = unitary.parts(circuit, measurement)
-        result["unitary"] = costs.unitary(Program.from_text(before) if before else None, Program.from_text(behind))
     except ValueError as refusal:
-        result["unitary"] = str(refusal)
-    return result
+        return str(refusal)
+    return costs.unitary(Program.from_text(before) if before else None, Program.from_text(behind))
 
 
 @static
@@ -227,7 +225,7 @@ def _together(circuits: tuple[str, ...], measurement: Measurement, engine: str) 
     """The cost of an engine for all circuits, or why it refuses one of them."""
     cost = Cost()
     for circuit in circuits:
-        own = estimates(circuit, measurement)[engine]
+        own = estimate(circuit, measurement, engine)
         if isinstance(own, str):
             return own
         cost += own
@@ -261,7 +259,8 @@ def explain_choice(circuit: str, place: Place, engine: str, backend: str, sample
             reasons.append(("triton", refusal or f"the {chosen} engine is not its own"))
     chosen = "gate" if chosen in (REFERENCE, CUSTATEVEC) else chosen
     found = []
-    for name, cost in estimates(circuit, "expval").items():
+    for name in ENGINES[1:]:
+        cost = estimate(circuit, "expval", name)
         priced = not isinstance(cost, str) and (place[0] != "cuda" or name != "unitary")
         if not isinstance(cost, str) and priced:
             found.append((name, total(_prices(cost, name, place), samples, sets)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hqfkernels as hqf
-from hqfkernels import Circuit, Input, Weight, ansatz
+from hqfkernels import Circuit, Input, Weight, ansatz, planner
 from hqfkernels.planner import MAX_NATIVE_QUBITS
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -224,6 +224,16 @@ def test_the_reference_backend_runs_no_kernel(recorder):
     with recorder:
         hqf.expval(two_qubits(), torch.zeros(4, 3), torch.zeros(2), backend="reference")
     assert not any(name.startswith("hqfkernels.") for name in recorder.names)
+
+
+@pytest.mark.parametrize("engine", ["gate", "unitary"])
+def test_an_engine_asked_for_by_name_is_the_only_one_prepared(native, engine, monkeypatch):
+    """The polynomials of a deep circuit take seconds."""
+    prepared = []
+    monkeypatch.setattr(planner, "recipe", prepared.append)
+    circuit = two_qubits().ry(Weight(2), 0).measure("YY" if engine == "gate" else "YZ")  # in no cache
+    hqf.expval(circuit, torch.zeros(1, 3), torch.zeros(3), engine=engine)
+    assert not prepared
 
 
 def test_the_reference_does_not_stand_in_for_the_fourier_engine():
