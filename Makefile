@@ -8,7 +8,6 @@ PYTHON ?= python3
 PEERS_DIR ?= .peers
 CLANG ?= clang++
 SECONDS ?= 60
-FUZZ_TARGETS := circuit program series propagation qasm classes checkpoint
 VENV := .venv
 BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
@@ -59,10 +58,7 @@ gpu-check: setup ## Compile the GPU kernels for several architectures and tabula
 	$(BIN)/python -m bench.gpu_static
 
 fuzz: setup build/fuzz/texts ## Fuzz what reads outside input, SECONDS (60) for each target (needs clang and atheris)
-	mkdir -p fuzz/corpus/texts
-	$(BIN)/python -m fuzz.seeds fuzz/corpus/texts
-	build/fuzz/texts -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=4096 -artifact_prefix=fuzz/corpus/ fuzz/corpus/texts
-	for target in $(FUZZ_TARGETS); do $(BIN)/python -m fuzz.run $$target --seconds $(SECONDS) || exit 1; done
+	$(BIN)/python -m fuzz --seconds $(SECONDS) $(ARGS)
 
 FUZZED := $(addprefix csrc/,common/plan.cpp common/program.cpp common/schedule.cpp cpu/series.cpp cpu/propagation.cpp \
 	cpu/dispatch.cpp cpu/capability.cpp cpu/fourier.cpp cpu/gate.cpp)

@@ -1,6 +1,6 @@
 """Writes what the documentation quotes of results, from the result files: ``python -m bench.docs``.
 
-In README.md and docs, what stands between a marker and ``<!-- end -->`` is generated:
+In README.md, docs and fuzz/README.md, what stands between a marker and ``<!-- end -->`` is generated:
 
     <!-- table: KIND FILE -->   a table under a line that says where, when and how it was measured; see `TABLES`
     <!-- chart: KIND FILE n,layers,batch ... -->   a chart with such a line, drawn to docs/images/KIND.png; see
@@ -50,6 +50,7 @@ TABLES: dict[str, tuple[str, Callable[[Any, Run], str]]] = {
     "roofline": ("bench.roofline", lambda module, run: module.summary(run)),
     "footprint": ("bench.footprint", lambda module, run: module.summary(run)),
     "peers": ("bench.peers.report", lambda module, run: module.table(run)),
+    "fuzz": ("fuzz.__main__", lambda module, run: module.summary(run)),
 }
 """Kind -> the module that measures it, and what makes the table, given that module (imported when needed) and a run."""
 
@@ -112,7 +113,7 @@ def source(run: Run, file: str, module: str, page: Path) -> str:
     link = os.path.relpath(RESULTS / file, page.parent)
     taken = rounds(run)
     count = f"medians of {max(taken)} rounds, " if len(taken) == 1 else ""
-    return f"{count}{describe(run)}, `python -m {module.removesuffix('.report')}` ([result]({link}))"
+    return f"{count}{describe(run)}, `python -m {re.sub(r'[.](report|__main__)$', '', module)}` ([result]({link}))"
 
 
 def generated(what: str, kind: str, file: str, arguments: list[str], page: Path) -> str:
@@ -174,8 +175,8 @@ def drawn_from(path: Path) -> str:
 
 
 def pages() -> list[Path]:
-    """README.md and the pages under docs."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """README.md, the pages under docs, and that of fuzzing."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "fuzz" / "README.md"]
 
 
 def latest(file: str) -> str:

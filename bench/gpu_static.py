@@ -210,12 +210,6 @@ def _report(compiled: Compiled) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=1)
-def _emulation() -> Emulation:
-    with tempfile.TemporaryDirectory() as folder:
-        return Emulation.build(Path(folder))
-
-
 @lru_cache
 def _work(kernel: str, n: int, layers: int, adjoint: bool) -> dict[str, Any]:
     """Columns of one circuit of the family."""
@@ -224,7 +218,7 @@ def _work(kernel: str, n: int, layers: int, adjoint: bool) -> dict[str, Any]:
     text = lower(case.circuit().text, "expval")
     inputs, weights = (t.detach().to(dtype) for t in case.tensors())
     output = torch.ones(1, Program.from_text(text).n_outputs, dtype=dtype)
-    emulation = _emulation()
+    emulation = Emulation.build()
     emulation.counts()
     if adjoint:
         free = emulation.backward(text, 0, output, inputs, weights, torch.empty_like(inputs), torch.empty_like(weights))

@@ -50,6 +50,7 @@ def main() -> None:
         "-timeout=10",
         "-rss_limit_mb=4096",
         "-max_len=8192",
+        "-print_final_stats=1",
     ]
     atheris.Setup([sys.argv[0], *limits, str(folder)], TARGETS[options.target])
     atheris.Fuzz()

@@ -136,7 +136,7 @@ class _Call:
         """The cost of an engine for all circuits, or why it refuses one of them."""
         cost = Cost()
         for circuit in self.circuits:
-            own = estimates(circuit, self.measurement)[engine]
+            own = estimate(circuit, self.measurement, engine)
             if isinstance(own, str):
                 return own
             cost += own
@@ -194,22 +194,20 @@ class _Call:
 # --- engines --------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
-def estimates(circuit: str, measurement: Measurement) -> dict[str, Cost | str]:
-    """For each engine its cost, or why it refuses the circuit whose `Circuit.text` is given."""
+@lru_cache(maxsize=4096)
+def estimate(circuit: str, measurement: Measurement, engine: str) -> Cost | str:
+    """What an engine costs, or why it refuses the circuit whose `Circuit.text` is given."""
     text = lower(circuit, measurement)
-    result: dict[str, Cost | str] = {"gate": costs.gate(Program.from_text(text))}
+    if engine == "gate":
+        return costs.gate(Program.from_text(text))
     try:
-        found = recipe(text)
-        result["fourier"] = costs.contraction(found.polynomials) + found.cost
-    except ValueError as refusal:
-        result["fourier"] = str(refusal)
-    try:
+        if engine == "fourier":
+            found = recipe(text)
+            return costs.contraction(found.polynomials) + found.cost
         before, behind = unitary.parts(circuit, measurement)
-        result["unitary"] = costs.unitary(Program.from_text(before) if before else None, Program.from_text(behind))
     except ValueError as refusal:
-        result["unitary"] = str(refusal)
-    return result
+        return str(refusal)
+    return costs.unitary(Program.from_text(before) if before else None, Program.from_text(behind))
 
 
 @static
@@ -280,7 +278,8 @@ def explain_choice(circuit: str, place: Place, engine: str, backend: str, sample
     why = f"{chosen.backend} is faster" if backend == "auto" else f"{backend} was asked for"
     reasons = [(name, call.refusal(name, chosen.engine) or why) for name in CARRIED if name != chosen.backend]
     found = []
-    for name, cost in estimates(circuit, "expval").items():
+    for name in ENGINES[1:]:
+        cost = estimate(circuit, "expval", name)
         if not isinstance(cost, str) and not (call.on_gpu and name == "unitary"):
             found.append((name, total(call.priced(name, cost), samples, sets)))
         if name != chosen.engine:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -42,8 +44,9 @@ class Emulation:
     library: ctypes.CDLL
 
     @staticmethod
-    def build(folder: Path) -> Emulation:
-        """Compiles it; FileNotFoundError without a C++ compiler."""
+    @cache
+    def build() -> Emulation:
+        """Compiles it, once in a process; FileNotFoundError without a C++ compiler."""
         compiler = os.environ.get("CXX", "c++").split()[0]
         sources = ["csrc/tests/emulated.cpp", *(f"csrc/common/{name}.cpp" for name in ("plan", "program", "schedule"))]
         # Neither inlined nor unrolled: it compiles in seconds, and lanes in arrays are too large for one stack frame.
@@ -51,9 +54,10 @@ class Emulation:
         flags += ["-DHQF_INLINE=inline", "-DHQF_UNROLL="]
         if sanitizers := os.environ.get("HQF_SANITIZE"):
             flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS", "-g1"]
-        target = folder / "emulated.so"
-        subprocess.run([compiler, *flags, *sources, "-o", target], cwd=ROOT, check=True)
-        library = ctypes.CDLL(str(target))
+        with tempfile.TemporaryDirectory() as folder:
+            target = f"{folder}/emulated.so"
+            subprocess.run([compiler, *flags, *sources, "-o", target], cwd=ROOT, check=True)
+            library = ctypes.CDLL(target)
         library.hqf_message.restype = ctypes.c_char_p
         return Emulation(library)
 

@@ -79,17 +79,18 @@ def test_documentation_is_what_the_results_give() -> None:
 
 def test_tables_of_results_stand_between_markers() -> None:
     quoted = {match[2] for page in docs.pages() for match in docs.MARKED.finditer(page.read_text(encoding="utf-8"))}
-    assert quoted >= {"compare", "compare-short", "memory", "planner", "interop", "step", "speed", "growth"}
+    assert quoted >= {"compare", "compare-short", "memory", "planner", "interop", "step", "speed", "growth", "fuzz"}
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with one page and one result, for `bench.docs`."""
-    for folder in ("docs/images", "bench/results"):
+    for folder in ("docs/images", "bench/results", "fuzz"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "bench" / "results" / "run.json").write_text(json.dumps(COMPARE))
     (tmp_path / "bench" / "results" / "peers.json").write_text(json.dumps(PEERS))
-    (tmp_path / "README.md").write_text("Nothing to quote.\n")
+    for page in ("README.md", "fuzz/README.md"):
+        (tmp_path / page).write_text("Nothing to quote.\n")
     monkeypatch.setattr(docs, "ROOT", tmp_path)
     monkeypatch.setattr(docs, "RESULTS", tmp_path / "bench" / "results")
     return tmp_path

@@ -1,9 +1,6 @@
 """The Fourier engine: against the reference on all circuits that it takes, and refusals of those that it does not."""
 
 import math
-import os
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -488,40 +485,10 @@ def test_compile(groups):
         torch.testing.assert_close(compiled(inputs, weights), 2 * expval(circuit, inputs, weights))
 
 
-SCRIPT = """
-import sys
-import torch
-from tests import test_fourier
-
-torch.save(test_fourier.everything(), sys.argv[1])
-"""
-
-
 def everything() -> list[torch.Tensor]:
+    """Values and gradients for another process to compare with (test_variants.py)."""
     results = []
     for circuit, groups in ((random_circuit(1), ()), (ansatz.local_circuit((2, 2), 2), (3,)), (reuploading(), (20, 1))):
         for dtype in (torch.float64, torch.float32):
             results += gradients(partial(expval, circuit), *parameters(circuit, 20, 3, groups=groups, dtype=dtype))
     return results
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [{"HQF_DISABLE_NATIVE": "1"}, {"HQF_CPU_CAPABILITY": "baseline"}, {"HQF_CPU_CAPABILITY": "avx2"}],
-    ids=["no library", "baseline", "avx2"],
-)
-def test_the_same_numbers_elsewhere(native, environment, tmp_path):
-    """Without the compiled library, and by each variant of its kernels."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "results.pt")],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "can run only" in done.stderr:
-        pytest.skip("not on this CPU")
-    assert done.returncode == 0, done.stderr
-    for there, here in zip(torch.load(tmp_path / "results.pt"), everything(), strict=True):
-        scale = max(1.0, here.abs().max().item())
-        torch.testing.assert_close(there, here, atol=(1e-10 if here.dtype == torch.float64 else 1e-5) * scale, rtol=0)

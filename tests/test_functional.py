@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hqfkernels as hqf
-from hqfkernels import Circuit, Input, Weight, ansatz
+from hqfkernels import Circuit, Input, Weight, ansatz, planner
 from hqfkernels.planner import MAX_NATIVE_QUBITS
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -231,6 +231,16 @@ def test_the_reference_backend_runs_no_kernel(recorder):
     with recorder:
         hqf.expval(two_qubits(), torch.zeros(4, 3), torch.zeros(2), backend="reference")
     assert not any(name.startswith("hqfkernels.") for name in recorder.names)
+
+
+@pytest.mark.parametrize("engine", ["gate", "unitary"])
+def test_an_engine_asked_for_by_name_is_the_only_one_prepared(native, engine, monkeypatch):
+    """The polynomials of a deep circuit take seconds."""
+    prepared: list[str] = []
+    monkeypatch.setattr(planner, "recipe", prepared.append)
+    circuit = Circuit(2).ry(Input(0), 0).cx(0, 1).rx(Weight(0) + 0.123, 0)  # no other test has it prepared
+    hqf.expval(circuit, torch.zeros(1, 1), torch.zeros(1), engine=engine)
+    assert not prepared
 
 
 def test_the_reference_does_not_stand_in_for_the_fourier_engine():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz import __main__ as fuzz
 from fuzz.targets import TARGETS, seeds
 from hqfkernels.interop.qasm import from_qasm
 from hqfkernels.program import Program
@@ -115,6 +118,27 @@ def test_texts_mean_the_same_in_both_languages(kind, recipe, reference, operator
 
     settings(FEW, max_examples=80)(given(broken(kind))(check))()
     assert outcomes == {"refused", "taken"}
+
+
+def test_a_run_counts_executions_and_findings(tmp_path, monkeypatch, capfd):
+    """Of all targets, also after one that ended with a finding; one that did not begin is no run."""
+    told = "print('stat::number_of_executed_units: {}', file=sys.stderr); sys.exit({})"
+    ends = {"a": (1200, 0), "b": (34, 77), "c": (5, 0)}
+    programs = {name: [sys.executable, "-c", "import sys; " + told.format(*end)] for name, end in ends.items()}
+    monkeypatch.setattr(fuzz, "commands", lambda seconds: programs)
+    monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
+    with pytest.raises(SystemExit, match="there are findings"):
+        fuzz.main(["--json", str(tmp_path / "run.json"), "--seconds", "7"])
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert [tuple(row.values()) for row in run["targets"]] == [("a", 1200, 0), ("b", 34, 1), ("c", 5, 0)]
+    out, err = capfd.readouterr()
+    assert "executions in 7 s" in out
+    assert "| all | 1,239 | 1 |" in out
+    assert "units: 34" in err
+    monkeypatch.setattr(fuzz, "commands", lambda seconds: {"a": [sys.executable, "-c", "raise SystemExit(3)"]})
+    with pytest.raises(SystemExit, match="a ended with 3 before it began"):
+        fuzz.main(["--json", str(tmp_path / "none.json")])
+    assert not (tmp_path / "none.json").exists()
 
 
 @pytest.fixture

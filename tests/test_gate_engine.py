@@ -1,9 +1,6 @@
 """The compiled gate engine against the plain-torch reference, over circuits, sizes, layouts and dtypes."""
 
 import math
-import os
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -11,7 +8,7 @@ import pytest
 import torch
 
 import hqfkernels as hqf
-from hqfkernels import Circuit, Input, Weight, ansatz, backends
+from hqfkernels import Circuit, Input, Weight, ansatz
 from tests import oracles
 
 pytestmark = pytest.mark.usefixtures("native", "threads")
@@ -19,6 +16,16 @@ pytestmark = pytest.mark.usefixtures("native", "threads")
 BATCHES = (1, 3, 15, 16, 17, 33, 257)  # around the lane counts 2, 4, 8, 16
 expval, probs, statevector = (partial(f, engine="gate") for f in (hqf.expval, hqf.probs, hqf.statevector))
 FUNCTIONS = {"expval": expval, "probs": probs}
+KINDS = [
+    ("rx", "ry", "rxx"),
+    ("rx", "rz", "cz", "h"),
+    ("ry", "rz", "rzz", "cp"),
+    ("ry", "cx", "cry"),
+    ("unitary",),
+    ("crx", "ryy", "sx", "swap"),
+]
+LARGE = [1e4, 0.99e5, 1.01e5, 1e8]
+"""Angles around the size from which on they are reduced in another way."""
 
 
 def random_circuit(
@@ -143,18 +150,7 @@ def test_shared_rotations_near_quarter_and_half_turns(offset):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize(
-    "gates",
-    [
-        ("rx", "ry", "rxx"),
-        ("rx", "rz", "cz", "h"),
-        ("ry", "rz", "rzz", "cp"),
-        ("ry", "cx", "cry"),
-        ("unitary",),
-        ("crx", "ryy", "sx", "swap"),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("gates", KINDS, ids=" ".join)
 def test_kinds_of_gates(gates, function):
     for seed, n_qubits in enumerate((2, 4, 5)):
         circuit = random_circuit(seed, n_qubits, 40, 2, 0 if gates == ("unitary",) else 3, gates=(*gates, "ry"))
@@ -242,7 +238,7 @@ def test_the_oracle_of_kronecker_products_agrees():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("size", [1e4, 0.99e5, 1.01e5, 1e8])
+@pytest.mark.parametrize("size", LARGE)
 def test_large_angles(size, dtype):
     """Inputs that are many turns, in some lanes or in all, and weights too."""
     circuit = layered(3, 2).rz(Input(1), 1).rx(Input(2), 1)
@@ -456,29 +452,37 @@ def test_large_batch_sums_its_weight_gradients():
     torch.testing.assert_close(sum(p[2] for p in parts), grad_weights, atol=1e-10, rtol=0)
 
 
-# --- other instruction sets -------------------------------------------------------------------------------------------
+# --- for other instruction sets (test_variants.py) --------------------------------------------------------------------
 
 
-def capabilities() -> list[str]:
-    module, _ = backends.load_native()
-    return module.build_info()["cpu_variants"] if module else []
-
-
-@pytest.mark.parametrize("capability", capabilities())
-def test_every_instruction_set(capability):
-    """This file again, a part of it, by each variant of the kernels that the CPU runs."""
-    _, here = backends.native_status()
-    if here.endswith(capability) or "HQF_CPU_CAPABILITY" in os.environ:
-        pytest.skip("what the other tests run on")
-    names = "layered or batch_sizes or amplitude or kinds or deep or large_angles or half_inputs_are or bad_sample"
-    plain = ["-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", *plain, __file__, "-k", names],
-        env={**os.environ, "HQF_CPU_CAPABILITY": capability, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "can run only" in done.stderr:
-        pytest.skip(f"the CPU has no {capability}")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+def everything() -> list[torch.Tensor]:
+    """Values and gradients that use every part of the kernels, like those that the tests above check."""
+    short = Circuit(3).amplitudes(2, 5).ry(Input(0), 1).rx(Input(3), 2).rz(Weight(0), 0).rx(Weight(1), 0).cx(0, 1)
+    cases = [(layered(n, 2 if n > 6 else 3), 37 if n < 6 else 17) for n in (1, 2, 3, 4, 6, 8)]
+    cases += [(random_circuit(3, 4), batch) for batch in BATCHES]
+    cases += [(random_circuit(seed, n, amplitudes=True), 18) for seed, n in enumerate((1, 3, 5))]
+    cases += [(short, 7), (ansatz.basic_entangler(5, 50, "y"), 5)]
+    for gates in KINDS:
+        n_weights = 0 if gates == ("unitary",) else 3
+        cases += [
+            (random_circuit(seed, n, 40, 2, n_weights, gates=(*gates, "ry")), 19) for seed, n in enumerate((2, 4, 5))
+        ]
+    results = []
+    for circuit, batch in cases:
+        for dtype in (torch.float64, torch.float32):
+            for function in FUNCTIONS:
+                results += evaluate(circuit, *parameters(circuit, (batch,), dtype=dtype), function)
+    circuit = layered(3, 2).rz(Input(1), 1).rx(Input(2), 1)
+    for dtype in (torch.float64, torch.float32):
+        inputs, weights = parameters(circuit, (20,), dtype=dtype)
+        for size in LARGE:
+            wide = size * inputs
+            wide[::3] = inputs[::3]
+            results += evaluate(circuit, wide, weights)
+        inputs[5, 1], inputs[16, 2] = math.nan, math.inf
+        values, grads, _ = evaluate(circuit, inputs, weights)
+        results += [values, grads]
+    for dtype in (torch.float16, torch.bfloat16):
+        for weight_dtype in (torch.float32, None):
+            results += evaluate(circuit, *parameters(circuit, (35,), dtype=dtype, weight_dtype=weight_dtype))
+    return results

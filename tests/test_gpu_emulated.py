@@ -13,14 +13,14 @@ from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.reference import rotations
 from tests import oracles
 from tests.emulation import Emulation
-from tests.test_gate_engine import layered, parameters, random_circuit
+from tests.test_gate_engine import KINDS, layered, parameters, random_circuit
 from tests.test_memory import spread
 
 
 @pytest.fixture(scope="session")
-def emulation(tmp_path_factory) -> Emulation:
+def emulation() -> Emulation:
     try:
-        return Emulation.build(tmp_path_factory.mktemp("emulation"))
+        return Emulation.build()
     except FileNotFoundError as error:
         pytest.skip(f"no C++ compiler: {error}")
 
@@ -89,18 +89,7 @@ def test_too_large_a_register_is_refused(emulation):
 
 
 @pytest.mark.parametrize("measurement", ["expval", "probs"])
-@pytest.mark.parametrize(
-    "gates",
-    [
-        ("rx", "ry", "rxx"),
-        ("rx", "rz", "cz", "h"),
-        ("ry", "rz", "rzz", "cp"),
-        ("ry", "cx", "cry"),
-        ("unitary",),
-        ("crx", "ryy", "sx", "swap"),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("gates", KINDS, ids=" ".join)
 def test_kinds_of_gates(emulation, gates, measurement):
     for seed, n_qubits in enumerate((2, 5, 6)):
         circuit = random_circuit(seed, n_qubits, 40, 2, 0 if gates == ("unitary",) else 3, gates=(*gates, "ry"))

@@ -1,8 +1,5 @@
-"""The operators inside torch: registration, autograd, compile, vmap, autocast, memory layout, life without a binary."""
+"""The operators inside torch: registration, autograd, compile, vmap, autocast, memory layout."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -488,15 +485,7 @@ def test_autocast():
         torch.testing.assert_close(rounded[name], p.grad, atol=0.05, rtol=0.05)
 
 
-# --- without the compiled library -------------------------------------------------------------------------------------
-
-WITHOUT = """
-import sys
-import torch
-from tests import test_ops
-
-torch.save(test_ops.everything(), sys.argv[1])
-"""
+# --- for the reference and other instruction sets (test_variants.py) --------------------------------------------------
 
 
 def everything() -> list[torch.Tensor]:
@@ -518,21 +507,3 @@ def everything() -> list[torch.Tensor]:
             results.append(torch.ops.hqfkernels.gate_forward(*sample))
             results += torch.ops.hqfkernels.gate_backward(*backward_arguments(sample))
     return results
-
-
-def test_the_same_numbers_without_the_library(native, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(tmp_path / "results.pt")],
-        env={**os.environ, "HQF_DISABLE_NATIVE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    results = torch.load(tmp_path / "results.pt")
-    here = everything()
-    assert len(results) == len(here)
-    for without, with_library in zip(results, here, strict=True):
-        assert without.stride() == with_library.stride()
-        scale = max(1.0, with_library.abs().max().item())
-        assert_same(without, with_library, (1e-10 if without.dtype.itemsize >= 8 else 1e-5) * scale)

@@ -17,9 +17,9 @@ python=$1
 shift
 tests=("$@")
 if ((!${#tests[@]})); then
-  tests=(tests/test_{ops,gate_engine,fourier,propagation,unitary,bank,nn,parameter_cache,gpu_emulated,threads,memory}.py)
+  tests=(tests/test_{ops,gate_engine,fourier,propagation,unitary,bank,nn,parameter_cache,variants,gpu_emulated,threads,memory}.py)
 fi
-skipped="not compile and not opcheck and not without_the_library and not same_numbers_elsewhere and not leave_no_memory"
+skipped="not compile and not opcheck and not no-library and not leave_no_memory"
 
 # build NAME SANITIZERS: the package with its library in build/sanitized-NAME.
 build() {
