@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hqfnet.figures import draw_bars
+from hqfnet.model import ARCHITECTURES
 from hqfnet.study import Result, Run, kept, markdown_table, parse_study, study_parser
 
 PLAIN = {"dmcaf": False, "qskip": False, "qmoe": False, "quantum": True}
@@ -29,6 +30,11 @@ def train_and_score(arguments: Sequence[str], seed: int, switches: dict[str, boo
     settings: dict[str, Any] = {f"model.{name}": value for name, value in switches.items()}
     # Scored once, after the last step: to choose the best of many validations would favour those who fluctuate.
     run = Run(arguments, seed, settings | {"trainer.check_val_every_n_epoch": 10**6})
+    name = run.task.hparams["model"]
+    parts = {"dmcaf": ARCHITECTURES[name].backbone, "qskip": ARCHITECTURES[name].skip_angles}
+    lacking = [part for part, there in parts.items() if switches[part] and not there]
+    if lacking:
+        raise SystemExit(f"--model.model: {name} has no {' and no '.join(lacking)}; choose --variants without it")
     seconds = run.fit()
     scores = run.validate()
     trained = sum(p.numel() for p in run.task.parameters() if p.requires_grad)

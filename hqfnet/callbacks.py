@@ -30,7 +30,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         whole = Path(path)
         whole.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = whole.with_suffix(".tmp")
+        unfinished = whole.with_name(f"{whole.name}.tmp")
         torch.save(checkpoint, unfinished)
         os.replace(unfinished, whole)
 

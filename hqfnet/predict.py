@@ -102,7 +102,7 @@ def predict_scene(
         scale = settings.get("scale")
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES), _open(source) as raster, ExitStack() as stack:
         scene = Scene(raster, _chosen_bands(raster, source, bands, network), scale)
-        placed = raster.crs is not None or raster.gcps[0] or not raster.transform.is_identity
+        placed = raster.crs or raster.gcps[0] or raster.rpcs or not raster.transform.is_identity
         if not placed and target.suffix.lower() != ".png":
             warnings.warn(f"{source}: has no georeference, so {target} has none either", stacklevel=2)
         work = Path(stack.enter_context(_work_folder(target)))
@@ -323,8 +323,9 @@ def _create(path: Path, scene: Scene, **profile: Any) -> rasterio.io.DatasetWrit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(
-            path, "w", driver="GTiff", height=scene.height, width=scene.width, bigtiff="IF_SAFER", **place, **profile
-        )
+            path, "w", driver="GTiff", height=scene.height, width=scene.width, rpcs=raster.rpcs, bigtiff="IF_SAFER",
+            **place, **profile,
+        )  # fmt: skip
 
 
 def _create_ids(path: Path, scene: Scene, classes: ClassList) -> rasterio.io.DatasetWriter:

@@ -155,6 +155,8 @@ class OpenEarthMap(NonGeoDataset):
 
     def _load_image(self, path: Path) -> Tensor:
         with rasterio.open(path) as raster:
+            if raster.count < 3:
+                raise ValueError(f"{path}: expected an image of 3 bands, got {raster.count}")
             return torch.from_numpy(raster.read((1, 2, 3), out_dtype="float32"))
 
     def _load_mask(self, path: Path) -> Tensor:

@@ -31,7 +31,7 @@ class TorchGeoCrops(CropDataset):
     """Crops of a torchgeo data set whose samples are an image and a mask.
 
     Args:
-        source: the data set; its masks hold 8-bit ids.
+        source: the data set; its masks hold ids from 0 to 255, or -1 for `IGNORE_INDEX`.
         files: what errors call each of its items.
         sizes: (height, width) of each of its items.
         classes, crop, channels, scale, augment, jitter, skip_damaged: see `CropDataset`.
@@ -74,8 +74,11 @@ class TorchGeoCrops(CropDataset):
                 f"pixels, got shapes {tuple(image.shape)} and {tuple(mask.shape)}"
             )
         rows, columns = window.toslices()
-        ids = mask[rows, columns].numpy().astype(np.uint8)
-        return image[:, rows, columns].numpy(), np.ones(ids.shape, bool), ids
+        ids = mask[rows, columns].numpy()
+        if ids.min() < -1 or ids.max() > IGNORE_INDEX:
+            raise ValueError(f"{self.name(index)}: class ids from {ids.min()} to {ids.max()} are out of range")
+        # Where nothing is labelled, torchgeo may have -1, which becomes IGNORE_INDEX.
+        return image[:, rows, columns].numpy(), np.ones(ids.shape, bool), ids.astype(np.uint8)
 
 
 class TorchGeoData(SceneData):

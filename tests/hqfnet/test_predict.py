@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioIOError
+from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 from torch import Tensor, nn
 
@@ -154,6 +155,23 @@ def test_ground_control_points_are_kept(tmp_path: Path, out: Path) -> None:
         kept, crs = file.gcps
         assert crs == rasterio.CRS.from_epsg(4326)
         assert [(p.row, p.col, p.x, p.y) for p in kept] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+def test_rational_polynomials_are_kept(tmp_path: Path, out: Path) -> None:
+    numbers = dict.fromkeys(("height", "lat", "line", "long", "samp"), 2.0)
+    scales = {f"{name}_{kind}": value for name, value in numbers.items() for kind in ("off", "scale")}
+    series = {f"{name}_{part}_coeff": [0.5] * 20 for name in ("line", "samp") for part in ("num", "den")}
+    polynomials = RPC(**scales, **series, err_bias=1.0, err_rand=1.0)
+    source = tmp_path / "raw.tif"
+    with rasterio.open(
+        source, "w", driver="GTiff", width=30, height=20, count=3, dtype="uint8", rpcs=polynomials
+    ) as file:
+        file.write(np.full((3, 20, 30), 9, np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict_scene(Brightest(), source, out / "ids.tif")
+    with rasterio.open(out / "ids.tif") as file:
+        assert file.rpcs.to_dict() == polynomials.to_dict()
 
 
 def test_probabilities(scene: Path, out: Path) -> None:

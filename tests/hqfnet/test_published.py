@@ -20,6 +20,7 @@ from torchgeo.datasets import DatasetNotFoundError
 from hqfnet.cli import main
 from hqfnet.data import IGNORE_INDEX, LandCoverAIData, OpenEarthMap, OpenEarthMapData, SeasoNetData
 from hqfnet.data import openearthmap as module
+from tests.hqfnet.conftest import write_raster
 
 matplotlib.use("Agg")
 
@@ -137,6 +138,18 @@ def test_openearthmap_names_what_is_missing(openearthmap: Path) -> None:
         OpenEarthMap(openearthmap, "train")
     with pytest.raises(ValueError, match="split: expected one of train, val, test, got 'dev'"):
         OpenEarthMap(openearthmap, "dev")
+
+
+def test_openearthmap_names_bands_and_ids_that_do_not_fit(openearthmap: Path) -> None:
+    region = openearthmap / "OpenEarthMap_wo_xBD" / "aachen"
+    crops = OpenEarthMapData(str(openearthmap), crop=96, augment=False).dataset("train")
+    for kind, message, pixels in (
+        ("labels", r"aachen_1\.tif: class ids from 257 to 257 are out of range", np.full((1, 70, 90), 258, np.uint16)),
+        ("images", r"aachen_1\.tif: expected an image of 3 bands, got 1", np.zeros((1, 70, 90), np.uint8)),
+    ):
+        write_raster(region / kind / "aachen_1.tif", pixels)
+        with pytest.raises(ValueError, match=message):
+            crops[0]
 
 
 def test_openearthmap_crops_and_test_split(openearthmap: Path) -> None:

@@ -62,6 +62,10 @@ def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert f"({differences[0]:+.3f}, {differences[1]:+.3f})" in text
     assert Image.open(tmp_path / "ablation.png").width > 500
 
+    without = ["--out", str(tmp_path / "without"), *SMALL, "--model.model", "hq_unet"]
+    with pytest.raises(SystemExit, match="hq_unet has no dmcaf and no qskip; choose --variants without it"):
+        ablation.main(["--variants", "HQF-Net", *without])
+
     # Started again, nothing is trained twice; with other settings, nothing is mixed up.
     def refuse(*_: Any) -> None:
         raise AssertionError("trained again")
