@@ -1,7 +1,8 @@
 """Circuits as functions of tensors: `expval`, `probs`, `statevector`, and `explain`.
 
 Every function checks its arguments before any kernel starts. All work under ``torch.compile(fullgraph=True)``,
-autocast and ``torch.func.vmap``; `expval` and `probs` are differentiable in inputs and weights.
+autocast and ``torch.func.vmap``; `expval` and `probs` are differentiable in inputs and weights, by ``torch.func.grad``
+and ``jacrev`` too.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hqfkernels.blocks import Blocks
 from hqfkernels.circuit import Angle, Circuit, Gate
+from hqfkernels.ops import derivatives
 from hqfkernels.program import Measurement, lower
 from hqfkernels.static import static
 
@@ -34,7 +35,7 @@ def forward(
         own = weights.to(wide).expand(*batch, weights.shape[-1])
         inputs, weights, feature_dims = torch.cat([inputs.to(wide).flatten(len(batch)), own], -1), own.new_empty(0), 1
     text = _program(circuit.text, measurement, as_inputs)
-    result: Tensor = torch.ops.hqfkernels.gate_forward(inputs, weights, text, feature_dims, list(output_order))
+    result: Tensor = derivatives.call("gate_forward", inputs, weights, text, feature_dims, list(output_order))
     return result
 
 
@@ -48,7 +49,7 @@ def forward_large(
 ) -> Tensor:
     """As `forward`, on a GPU by cuStateVec: for registers that its kernels cannot hold."""
     text = _blocks(circuit.text, measurement)
-    result: Tensor = torch.ops.hqfkernels.custatevec_forward(inputs, weights, text, feature_dims, list(output_order))
+    result: Tensor = derivatives.call("custatevec_forward", inputs, weights, text, feature_dims, list(output_order))
     return result
 
 
