@@ -7,6 +7,7 @@ and ``jacrev`` too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -104,7 +105,8 @@ def evaluate(
     outputs of the circuits follow each other. A ``cache`` keeps what the Fourier engine computes from weights alone.
     """
     batch_dims = inputs.dim() - feature_dims
-    choice = scheduled(schedule, inputs.shape[:batch_dims].numel(), weights[0].shape[:-1].numel())
+    # Not by numel(), which makes constants of sizes that an export keeps open.
+    choice = scheduled(schedule, math.prod(inputs.shape[:batch_dims]), math.prod(weights[0].shape[:-1]))
     if not choice.simulated and not torch.compiler.is_compiling():
         _refuse_forward_mode(inputs, *weights)
     if choice.engine == "fourier":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,8 +28,8 @@ def forward(
 ) -> Tensor:
     """Evaluates the circuit; arguments are checked, and mean what they mean to `hqfkernels.ops`."""
     batch = inputs.shape[: inputs.dim() - feature_dims]
-    sets = weights.shape[:-1].numel()
-    as_inputs = sets > 1 and not output_order and batch.numel() < SHARED_SAMPLES * sets
+    sets = math.prod(weights.shape[:-1])
+    as_inputs = sets > 1 and not output_order and math.prod(batch) < SHARED_SAMPLES * sets
     if as_inputs:
         # In the precision of the computation: half-precision inputs must not cost the weights theirs.
         wide = torch.float64 if inputs.dtype == torch.float64 else torch.float32

@@ -12,6 +12,7 @@ pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -102,8 +103,8 @@ def forward(
     offset = len(batch) - len(sets)
     own = [d for d in range(len(batch)) if d >= offset and sets[d - offset] != 1]
     order = own + [d for d in range(len(batch)) if d not in own]
-    n_sets = sets.numel()
-    psi = psi.permute(*order, -1).reshape(n_sets, batch.numel() // max(n_sets, 1), psi.shape[-1])
+    n_sets = math.prod(sets)
+    psi = psi.permute(*order, -1).reshape(n_sets, math.prod(batch) // max(n_sets, 1), psi.shape[-1])
     values = derivatives.call("born_forward", psi, matrix.reshape(n_sets, *matrix.shape[-2:]), signs)
     values = values.reshape(*(batch[d] for d in order), values.shape[-1])
     values = values.permute(*sorted(range(len(order)), key=order.__getitem__), -1)
