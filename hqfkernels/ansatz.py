@@ -105,8 +105,8 @@ def directional_circuit(
         TypeError, ValueError: if ``grid`` is not two positive ints of a possible product, ``direction`` not one of the
             four, or ``depth`` no positive int.
     """
-    directions = (direction,) if isinstance(direction, str) else tuple(direction)
-    if not directions or any(name not in _STEPS for name in directions):
+    directions = tuple(direction) if isinstance(direction, (tuple, list)) else (direction,)
+    if not directions or any(not isinstance(name, str) or name not in _STEPS for name in directions):
         raise ValueError(f"direction: must be one of {', '.join(_STEPS)}, or several of them, got {direction!r}")
     rows, columns = sides(grid, "grid")
     circuit = angle_encoding(rows * columns)

@@ -1,11 +1,13 @@
 """Circuits as functions of tensors: `expval`, `probs`, `statevector`, and `explain`.
 
 Every function checks its arguments before any kernel starts. All work under ``torch.compile(fullgraph=True)``,
-autocast and ``torch.func.vmap``; `expval` and `probs` are differentiable in inputs and weights.
+autocast and ``torch.func.vmap``; `expval` and `probs` are differentiable in inputs and weights, by ``torch.func.grad``
+and ``jacrev`` too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -30,19 +32,21 @@ def expval(
     Args:
         circuit: the circuit; what it measures are its ``observables`` (Z on every qubit by default).
         inputs: (..., n_inputs), float64, float32, float16 or bfloat16, any strides; angles in radians.
-        weights: (*g, n_weights), float64 or float32, g broadcastable against ``inputs.shape[:-1]`` (aligned on the
+        weights: (*g, n_weights), of any of these dtypes, g broadcastable against ``inputs.shape[:-1]`` (aligned on the
             right): one set for all samples, or one per group. May be left out if the circuit has none.
         engine: "auto", "gate" (state vectors), "fourier" (trigonometric polynomials; depth costs nothing) or "unitary"
             (one matrix for all that follows the last input).
-        backend: "auto", "cpu" or "cuda" (compiled kernels for inputs there), "custatevec" (large registers on a GPU),
-            or "reference" (plain torch, any device, differentiable twice).
+        backend: "auto", "cpu" or "cuda" (compiled kernels for inputs there), "triton" (the Fourier engine on a GPU),
+            "custatevec" (large registers on a GPU), or "reference" (plain torch, any device, differentiable twice).
 
     Returns:
         (..., n_observables): float64 for float64 inputs, else float32. NaN or Inf in a sample stays in that sample.
 
     Raises:
-        TypeError, ValueError: for arguments that do not fit, naming the argument, what came and what was expected.
-        RuntimeError: if the engine or backend asked for by name cannot take the call.
+        TypeError, ValueError: for arguments that do not fit, naming the argument, what came and what was expected; for
+            an engine asked for by name that cannot take the circuit.
+        RuntimeError: if the backend asked for by name cannot take the call.
+        NotImplementedError: for forward-mode and, in the backward pass, second derivatives, except of the reference.
     """
     return _run(circuit, inputs, weights, engine, backend, "expval")
 
@@ -101,7 +105,8 @@ def evaluate(
     outputs of the circuits follow each other. A ``cache`` keeps what the Fourier engine computes from weights alone.
     """
     batch_dims = inputs.dim() - feature_dims
-    choice = scheduled(schedule, inputs.shape[:batch_dims].numel(), weights[0].shape[:-1].numel())
+    # Not by numel(), which makes constants of sizes that an export keeps open.
+    choice = scheduled(schedule, math.prod(inputs.shape[:batch_dims]), math.prod(weights[0].shape[:-1]))
     if not choice.simulated and not torch.compiler.is_compiling():
         _refuse_forward_mode(inputs, *weights)
     if choice.engine == "fourier":

@@ -168,6 +168,7 @@ def test_every_call_returns_a_circuit_of_its_own():
         (lambda: ansatz.global_circuit(4, True), TypeError, "depth: must be an int, got True"),
         (lambda: ansatz.global_circuit(4, 1, "cx"), ValueError, 'entangler: must be "rzz" or "cz"'),
         (lambda: ansatz.directional_circuit(direction="up"), ValueError, "direction: must be one of horizontal"),
+        (lambda: ansatz.directional_circuit(direction=None), ValueError, "direction: must be one of horizontal"),
         (lambda: ansatz.directional_circuit(depth="1"), TypeError, "depth: must be an int, got '1'"),
         (lambda: ansatz.strongly_entangling(-1), ValueError, "n_qubits must not be negative, got -1"),
         (lambda: ansatz.strongly_entangling(3, -1), ValueError, "depth: must be at least 1, got -1"),

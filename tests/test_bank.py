@@ -241,8 +241,9 @@ def test_bad_routing(shape):
 
 
 def test_routing_that_cannot_be():
-    with pytest.raises(ValueError, match=r"routing: expected shape \(5, 4\), got list"):
-        CircuitBank(experts())(torch.zeros(5, 4), [1.0])
+    for routing, got in (([1.0], "list"), (torch.zeros(5, 4) + 0j, "torch.complex64")):
+        with pytest.raises(TypeError, match=rf"routing: expected a real tensor of shape \(5, 4\), got {got}"):
+            CircuitBank(experts())(torch.zeros(5, 4), routing)
     bank = CircuitBank([patch_circuit(4, 3), patch_circuit(4, 2)])
     with pytest.raises(ValueError, match=r"routing: .*as many observables each, they have \[3, 2\]"):
         bank(torch.zeros(5, 4), torch.zeros(5, 2))
@@ -431,7 +432,7 @@ def test_bad_routing_of_patches(shape):
     bank = PatchBank2d(1, patch_experts(4))
     with pytest.raises(ValueError, match=re.escape(f"routing: expected shape (2, 3, 2, 3), got {shape}")):
         bank(torch.zeros(2, 1, 3, 6), torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"routing: expected shape \(2, 3, 2, 3\), got float"):
+    with pytest.raises(TypeError, match=r"routing: expected a real tensor of shape \(2, 3, 2, 3\), got float"):
         bank(torch.zeros(2, 1, 3, 6), 1.0)
 
 

@@ -200,6 +200,14 @@ def test_torch_export_with_any_map(gather, output):
         assert_equal(program.module()(maps), layer(maps))
 
 
+@pytest.mark.parametrize("engine", ["gate", "fourier", "unitary"])
+def test_torch_export_of_a_layer_itself(engine):
+    layer = randomised(CircuitLayer(CIRCUITS["local"], engine))
+    program = torch.export.export(layer, (torch.randn(5, 4),), dynamic_shapes=({0: Dim("batch")},))
+    inputs = torch.randn(9, 4)
+    assert torch.equal(program.module()(inputs), layer(inputs))
+
+
 def test_torch_export_of_padded_maps():
     """Of one size, any number of them."""
     layer = randomised(PatchCircuit2d(2, ansatz.local_circuit(), 2, "grid"))

@@ -222,6 +222,7 @@ def test_a_bad_pixel_stays_in_its_patch():
         ({"patch": True}, (TypeError, ValueError), "patch: "),
         ({"patch": 3}, ValueError, "circuit: a patch of 3 x 3 pixels needs 9 inputs, the circuit has 4"),
         ({"gather": "spiral"}, ValueError, "gather: must be one of block, grid, rows, columns, got 'spiral'"),
+        ({"gather": ["block"]}, ValueError, "gather: must be one of"),
         ({"output": "sum"}, ValueError, "output: "),
         ({"weight_groups": 3}, ValueError, "weight_groups: must divide the 4 channels, got 3"),
         ({"weight_groups": 0}, ValueError, "weight_groups: "),

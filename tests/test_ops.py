@@ -336,28 +336,56 @@ def test_batched_gradients():
     assert_same(jacobian(expval), jacobian(reference))
 
 
-@pytest.mark.parametrize("transform", ["grad", "vmap of grad", "jacrev", "hessian"])
-def test_functional_derivatives_are_right_or_refused(transform):
-    circuit = random_circuit()
+@pytest.mark.parametrize("transform", ["grad", "vmap of grad", "grad of vmap", "jacrev"])
+@pytest.mark.parametrize("engine", ["gate", "fourier", "unitary"])
+def test_functional_derivatives(engine, transform):
+    circuit = ansatz.strongly_entangling(3, 2)
     inputs, weights = parameters(circuit, 5)
 
     def derivative(function):
         def total(x, w):
             return function(circuit, x, w).square().sum()
 
+        def total_of_vmap(x, w):
+            return torch.func.vmap(partial(function, circuit), (0, None))(x, w).square().sum()
+
         return {
             "grad": torch.func.grad(total, (0, 1)),
             "vmap of grad": torch.func.vmap(torch.func.grad(total, (0, 1)), (0, None)),
+            "grad of vmap": torch.func.grad(total_of_vmap, (0, 1)),
             "jacrev": torch.func.jacrev(partial(function, circuit), (0, 1)),
-            "hessian": torch.func.jacrev(torch.func.grad(total)),
         }[transform](inputs, weights)
 
-    expected = derivative(reference)
-    try:
-        actual = derivative(expval)
-    except RuntimeError:
-        return
-    assert_same(actual, expected)
+    assert_same(derivative(partial(hqf.expval, engine=engine)), derivative(reference))
+
+
+@pytest.mark.parametrize("engine", ["gate", "fourier", "unitary"])
+def test_what_functional_derivatives_there_are_not(engine):
+    circuit = ansatz.strongly_entangling(3, 2)
+    inputs, weights = parameters(circuit)
+
+    def function(x):
+        return hqf.expval(circuit, x, weights, engine)
+
+    for transform, missing in (
+        (torch.func.jacrev(torch.func.jacrev(function)), "second derivatives"),
+        (torch.func.hessian(function), "forward-mode"),
+        (torch.func.jacfwd(function), "forward-mode"),
+    ):
+        with pytest.raises(NotImplementedError, match=f"no {missing}.*backend='reference'"):
+            transform(inputs)
+
+
+def test_gradients_of_each_sample():
+    layer = hqf.nn.LocalCircuit2d(2, weight_groups=2).double()
+    maps = torch.randn(3, 2, 4, 6, dtype=torch.float64)
+
+    def loss(weights, one):
+        return torch.func.functional_call(layer, {"weights": weights}, one[None]).square().sum()
+
+    actual = torch.func.vmap(torch.func.grad(loss), (None, 0))(layer.weights.detach(), maps)
+    for one, slope in zip(maps, actual, strict=True):
+        assert_same(slope, torch.autograd.grad(layer(one[None]).square().sum(), layer.weights)[0])
 
 
 # --- torch.compile ----------------------------------------------------------------------------------------------------

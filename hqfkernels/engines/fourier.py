@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hqfkernels import costs, ops
 from hqfkernels.circuit import Circuit
+from hqfkernels.ops import derivatives
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.propagation import Propagation, propagate
 from hqfkernels.series import Axis, Polynomials, Series, axes_of, balanced_split, centred
@@ -205,11 +206,11 @@ def _save(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return torch.ops.hqfkernels.fourier_parameters_backward(grad, *ctx.saved_tensors, ctx.program), None
+    return derivatives.call("fourier_parameters_backward", grad, *ctx.saved_tensors, ctx.program), None
 
 
-torch.library.register_autograd("hqfkernels::fourier_parameters", _differentiate, setup_context=_save)
-ops.refuse_gradients("fourier_parameters_backward", "fourier")
+derivatives.register("fourier_parameters", _save, _differentiate)
+derivatives.refuse("fourier_parameters_backward", "fourier")
 
 
 @torch.library.register_vmap("hqfkernels::fourier_parameters")
@@ -230,7 +231,7 @@ def _parameters_backward_vmap(
 def parameters(circuits: Sequence[Circuit], weights: Sequence[Tensor], measurement: Measurement = "expval") -> Tensor:
     """The parameters (*g, n) of the series of circuits on the same inputs, from weights (*g, n_weights) of each."""
     found = [
-        torch.ops.hqfkernels.fourier_parameters(own, _program(circuit.text, measurement))
+        derivatives.call("fourier_parameters", own, _program(circuit.text, measurement))
         for circuit, own in zip(circuits, weights, strict=True)
     ]
     return found[0] if len(found) == 1 else torch.cat(found, -1)
@@ -249,7 +250,7 @@ def contract(
     Arguments are checked, and mean what they mean to `hqfkernels.ops`.
     """
     text = _series(tuple(circuit.text for circuit in circuits), measurement)
-    result: Tensor = torch.ops.hqfkernels.fourier_forward(inputs, parameters, text, feature_dims, list(output_order))
+    result: Tensor = derivatives.call("fourier_forward", inputs, parameters, text, feature_dims, list(output_order))
     return result
 
 

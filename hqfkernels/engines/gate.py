@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from hqfkernels.blocks import Blocks
 from hqfkernels.circuit import Angle, Circuit, Gate
+from hqfkernels.ops import derivatives
 from hqfkernels.program import Measurement, lower
 from hqfkernels.static import static
 
@@ -26,15 +28,15 @@ def forward(
 ) -> Tensor:
     """Evaluates the circuit; arguments are checked, and mean what they mean to `hqfkernels.ops`."""
     batch = inputs.shape[: inputs.dim() - feature_dims]
-    sets = weights.shape[:-1].numel()
-    as_inputs = sets > 1 and not output_order and batch.numel() < SHARED_SAMPLES * sets
+    sets = math.prod(weights.shape[:-1])
+    as_inputs = sets > 1 and not output_order and math.prod(batch) < SHARED_SAMPLES * sets
     if as_inputs:
         # In the precision of the computation: half-precision inputs must not cost the weights theirs.
         wide = torch.float64 if inputs.dtype == torch.float64 else torch.float32
         own = weights.to(wide).expand(*batch, weights.shape[-1])
         inputs, weights, feature_dims = torch.cat([inputs.to(wide).flatten(len(batch)), own], -1), own.new_empty(0), 1
     text = _program(circuit.text, measurement, as_inputs)
-    result: Tensor = torch.ops.hqfkernels.gate_forward(inputs, weights, text, feature_dims, list(output_order))
+    result: Tensor = derivatives.call("gate_forward", inputs, weights, text, feature_dims, list(output_order))
     return result
 
 
@@ -48,7 +50,7 @@ def forward_large(
 ) -> Tensor:
     """As `forward`, on a GPU by cuStateVec: for registers that its kernels cannot hold."""
     text = _blocks(circuit.text, measurement)
-    result: Tensor = torch.ops.hqfkernels.custatevec_forward(inputs, weights, text, feature_dims, list(output_order))
+    result: Tensor = derivatives.call("custatevec_forward", inputs, weights, text, feature_dims, list(output_order))
     return result
 
 

@@ -12,9 +12,10 @@ pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from hqfkernels import ops
 from hqfkernels.circuit import Circuit
+from hqfkernels.ops import derivatives
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.static import static
 
@@ -78,7 +80,7 @@ def forward(
     batch = inputs.shape[: inputs.dim() - feature_dims]
     dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
     flat, weights = inputs.to(dtype).flatten(len(batch)), weights.to(dtype)
-    run = torch.ops.hqfkernels.gate_forward
+    run = partial(derivatives.call, "gate_forward")
 
     if before:
         psi = run(flat, weights, before, 1, [])
@@ -101,9 +103,9 @@ def forward(
     offset = len(batch) - len(sets)
     own = [d for d in range(len(batch)) if d >= offset and sets[d - offset] != 1]
     order = own + [d for d in range(len(batch)) if d not in own]
-    n_sets = sets.numel()
-    psi = psi.permute(*order, -1).reshape(n_sets, batch.numel() // max(n_sets, 1), psi.shape[-1])
-    values = torch.ops.hqfkernels.born_forward(psi, matrix.reshape(n_sets, *matrix.shape[-2:]), signs)
+    n_sets = math.prod(sets)
+    psi = psi.permute(*order, -1).reshape(n_sets, math.prod(batch) // max(n_sets, 1), psi.shape[-1])
+    values = derivatives.call("born_forward", psi, matrix.reshape(n_sets, *matrix.shape[-2:]), signs)
     values = values.reshape(*(batch[d] for d in order), values.shape[-1])
     values = values.permute(*sorted(range(len(order)), key=order.__getitem__), -1)
     return values.reshape(ops.output_shape(inputs, values.shape[-1], feature_dims, output_order))
@@ -188,11 +190,11 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> No
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    return *torch.ops.hqfkernels.born_backward(grad, *ctx.saved_tensors), None
+    return *derivatives.call("born_backward", grad, *ctx.saved_tensors), None
 
 
-torch.library.register_autograd("hqfkernels::born_forward", _differentiate, setup_context=_save)
-ops.refuse_gradients("born_backward", "unitary")
+derivatives.register("born_forward", _save, _differentiate)
+derivatives.refuse("born_backward", "unitary")
 
 
 def _folded(

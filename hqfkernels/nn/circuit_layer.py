@@ -41,6 +41,15 @@ def checked_circuits(circuits: object) -> tuple[Circuit, ...]:
     return result
 
 
+def check_routing(routing: object, shape: tuple[int, ...]) -> None:
+    """Raises TypeError or ValueError if ``routing`` is not a real tensor of this shape."""
+    if not isinstance(routing, Tensor) or routing.is_complex():
+        got = routing.dtype if isinstance(routing, Tensor) else type(routing).__name__
+        raise TypeError(f"routing: expected a real tensor of shape {shape}, got {got}")
+    if routing.shape != shape:
+        raise ValueError(f"routing: expected shape {shape}, got {tuple(routing.shape)}")
+
+
 _TRACERS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
 
 
@@ -179,10 +188,7 @@ class CircuitBank(Caching):
         counts = [circuit.n_observables for circuit in self.circuits]
         if len(set(counts)) > 1:
             raise ValueError(f"routing: needs circuits with as many observables each, they have {counts}")
-        expected = (*inputs.shape[:-1], len(self.circuits))
-        if not isinstance(routing, Tensor) or routing.shape != expected:
-            got = tuple(routing.shape) if isinstance(routing, Tensor) else type(routing).__name__
-            raise ValueError(f"routing: expected shape {expected}, got {got}")
+        check_routing(routing, (*inputs.shape[:-1], len(self.circuits)))
 
     def export(self) -> PolynomialLayer:
         """As `CircuitLayer.export`, without routing."""

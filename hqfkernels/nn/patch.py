@@ -13,7 +13,7 @@ from hqfkernels import ansatz
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import check_tensor, evaluate
-from hqfkernels.nn.circuit_layer import Caching, Device, checked_circuit, checked_circuits
+from hqfkernels.nn.circuit_layer import Caching, Device, check_routing, checked_circuit, checked_circuits
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose, place_of
 
@@ -40,7 +40,7 @@ class PatchGrid:
     def __init__(self, channels: int, patch: int | tuple[int, int], gather: Gather, weight_groups: int) -> None:
         rows, columns = _sides(patch)
         channels = positive(channels, "channels")
-        if gather not in _SPLITS:
+        if not isinstance(gather, str) or gather not in _SPLITS:
             raise ValueError(f"gather: must be one of {', '.join(_SPLITS)}, got {gather!r}")
         weight_groups = positive(weight_groups, "weight_groups")
         if channels % weight_groups:
@@ -280,10 +280,7 @@ class PatchBank2d(Caching):
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
         if routing is not None:
-            expected = (view.shape[0], len(self.circuits), *view.shape[3:5])
-            if not isinstance(routing, Tensor) or routing.shape != expected:
-                got = tuple(routing.shape) if isinstance(routing, Tensor) else type(routing).__name__
-                raise ValueError(f"routing: expected shape {expected}, got {got}")
+            check_routing(routing, (view.shape[0], len(self.circuits), *view.shape[3:5]))
         schedule = choose(tuple(c.text for c in self.circuits), "expval", place_of(maps), "auto", "auto")
         # In memory the circuits come right after the batch, so that the result is a batch of maps for each.
         order = [d + (d >= batch_dims) for d in self.grid.memory_order(maps)]

@@ -74,7 +74,7 @@ class PolynomialLayer(nn.Module):
 
     Shape:
         (..., n_inputs) in radians, of any floating dtype -> (..., sum of n_observables), float64 if the weights are,
-        else float32.
+        else float32. As of any plain torch, autocast computes its matrix products in the lower precision.
 
     Raises:
         ValueError: if a circuit is no trigonometric polynomial of a size that pays; the message says why.

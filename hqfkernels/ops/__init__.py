@@ -23,8 +23,8 @@ checked: `hqfkernels.functional` does that. An engine maps inputs, and parameter
     `hqfkernels.propagation.Propagation`; the gradient in the weights. Contiguous float64; not differentiable, as
     `hqfkernels.engines.fourier` makes one differentiable operator of all ways to parameters.
 
-Autocast needs no rule: half-precision inputs are computed in float32 whatever the autocast state. Second derivatives
-and forward-mode derivatives raise; `hqfkernels.reference` has them.
+Engines run them by `derivatives.call`. Autocast needs no rule: half-precision inputs are computed in float32 whatever
+the autocast state. Second derivatives and forward-mode derivatives raise; `hqfkernels.reference` has them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from torch import Tensor
 
 from hqfkernels.backends.custatevec import gate as custatevec
 from hqfkernels.blocks import Blocks
+from hqfkernels.ops import derivatives
 from hqfkernels.program import Program
 from hqfkernels.propagation import Propagation
 from hqfkernels.reference import propagation, rotations, series
@@ -114,20 +115,6 @@ def _lead_order(order: Sequence[int]) -> list[int]:
     return [0, *(d + 1 for d in order)] if order else []
 
 
-def refuse_gradients(operator: str, engine: str) -> None:
-    """Makes derivatives of ``operator`` raise, and say which ``engine`` lacks them, rather than vanish."""
-
-    def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    def refuse(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        raise NotImplementedError(
-            f"the {engine} engine has no second derivatives; call expval or probs with backend='reference' to get them"
-        )
-
-    torch.library.register_autograd(f"hqfkernels::{operator}", refuse, setup_context=save_nothing)
-
-
 def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> None:
     """Declares ``<engine>_forward`` and ``<engine>_backward`` with everything that torch asks of an operator."""
     forward, backward = f"hqfkernels::{engine}_forward", f"hqfkernels::{engine}_backward"
@@ -183,11 +170,11 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
         ctx.order = input_order(tensor, ctx.feature_dims, order)
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        grads: tuple[Tensor, Tensor] = run_backward(grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order)
-        return *grads, None, None, None
+        arguments: list[Any] = [grad, *ctx.saved_tensors, ctx.text, ctx.feature_dims, ctx.order]
+        return *derivatives.call(f"{engine}_backward", *arguments), None, None, None
 
-    torch.library.register_autograd(forward, differentiate, setup_context=save)
-    refuse_gradients(f"{engine}_backward", engine)
+    derivatives.register(f"{engine}_forward", save, differentiate)
+    derivatives.refuse(f"{engine}_backward", engine)
 
     @torch.library.register_vmap(forward)
     def map_forward(
