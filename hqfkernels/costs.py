@@ -40,6 +40,9 @@ CONSTANTS: dict[str, float] = {
     "double": 2.0,  # how much longer a circuit takes in double precision
 }
 
+PAIR_CHARACTERS = 15
+"""How much of a propagation's text a pair of strings takes."""
+
 GPU_CONSTANTS: dict[str, float] = {
     "gate call": 5e4,
     "gate number": 2.8e-3,  # 12 bytes at 4.3 TB/s: read twice and its gradient written, or an output's
@@ -137,15 +140,13 @@ def gate(program: Program) -> Cost:
 
 def contraction(polynomials: Polynomials) -> Cost:
     """The Fourier engine, without where its parameters come from."""
-    first = {a for terms in polynomials.terms for a, _ in terms}
-    second = {b for terms in polynomials.terms for _, b in terms}
     return Cost(
         {"fourier call": 1, "character": 10 * polynomials.n_terms},
         {"parameter": polynomials.n_parameters},
         {
             "fourier number": len(polynomials.axes) + len(polynomials.terms),
             "fourier wave": len(polynomials.axes),
-            "fourier product": len(first) + len(second),
+            "fourier product": sum(polynomials.n_products),
             "fourier run": sum(len({a for a, _ in terms}) for terms in polynomials.terms),
             "fourier term": polynomials.n_terms,
         },
@@ -159,6 +160,12 @@ def propagation(recipe: Propagation) -> Cost:
         {"character": len(recipe.text)},
         {"propagation pair": recipe.n_pairs, "propagation entry": entries, "weight": recipe.n_weights},
     )
+
+
+def affordable_pairs(program: Program, samples: int) -> int:
+    """Pairs of strings whose propagation costs as much as simulating ``samples`` samples."""
+    price = CONSTANTS["propagation pair"] + PAIR_CHARACTERS * CONSTANTS["character"]
+    return int(samples * gate(program).prices[2] / price)
 
 
 def grid(program: Program, axes: tuple[Axis, ...]) -> Cost:

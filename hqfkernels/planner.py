@@ -18,7 +18,7 @@ from hqfkernels import backends, costs
 from hqfkernels.backends import cuda, custatevec, triton
 from hqfkernels.costs import Cost, Prices, total
 from hqfkernels.engines import unitary
-from hqfkernels.engines.fourier import recipe, series
+from hqfkernels.engines.fourier import Grid, recipe, series
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.static import static
 
@@ -35,7 +35,7 @@ CARRIED = {
 """The engines that a backend has. In the place of kernels that are missing, the reference runs any engine."""
 
 MAX_NATIVE_QUBITS = 20
-"""The CPU kernels hold two states per lane in memory; above this they refuse."""
+"""The CPU kernels hold two states per lane in memory; above this they refuse. Propagation and contraction do not."""
 
 Place = tuple[str, int | None, bool]
 """Device type, its index, and whether the call computes in double precision."""
@@ -153,23 +153,21 @@ class _Call:
         device = self.place[0]
         if device != ("cpu" if backend == "cpu" else "cuda"):
             return f"it computes on {'the CPU' if backend == 'cpu' else 'GPUs'}, the inputs are on {device}"
-        reason = {
-            "cpu": self._cpu_refusal,
-            "cuda": self._cuda_refusal,
-            "custatevec": self._custatevec_refusal,
-            "triton": self._triton_refusal,
-        }[backend]()
+        if backend == "cpu":
+            reason = self._cpu_refusal(engine)
+        elif backend == "cuda":
+            reason = cuda.cuda_refusal(self.n_qubits, torch.float64 if self.place[2] else torch.float32, self.place[1])
+        elif backend == "custatevec":
+            reason = self._custatevec_refusal()
+        else:
+            reason = self._triton_refusal()
         return reason or (None if engine in CARRIED[backend] else f"it carries no {engine} engine")
 
-    def _cpu_refusal(self) -> str | None:
-        if self.n_qubits > MAX_NATIVE_QUBITS:
+    def _cpu_refusal(self, engine: str) -> str | None:
+        if self.n_qubits > MAX_NATIVE_QUBITS and (engine != "fourier" or self._has_grids()):
             return f"it takes at most {MAX_NATIVE_QUBITS} qubits, the circuit has {self.n_qubits}"
         available, reason = backends.native_status()
         return None if available else reason
-
-    def _cuda_refusal(self) -> str | None:
-        _, index, double = self.place
-        return cuda.cuda_refusal(self.n_qubits, torch.float64 if double else torch.float32, index)
 
     def _custatevec_refusal(self) -> str | None:
         if self.backend != "custatevec" and self.n_qubits <= self.max_qubits:  # said without seconds of loading it
@@ -182,6 +180,12 @@ class _Call:
             return reason
         cost = self.cost("fourier")
         return cost if isinstance(cost, str) else triton.series_refusal(series(self.circuits, self.measurement).text)
+
+    def _has_grids(self) -> bool:
+        """Whether the Fourier engine needs the gate engine, or refuses."""
+        if isinstance(self.cost("fourier"), str):
+            return True
+        return any(isinstance(recipe(lower(c, self.measurement)).source, Grid) for c in self.circuits)
 
     def carrier(self, engine: str) -> str:
         """The backend that runs an engine."""
@@ -239,9 +243,10 @@ def _choose(call: _Call) -> Schedule:
                 f"backend {call.backend!r} refuses: it carries the {' and '.join(carried)} engine, "
                 f"{call.engine!r} was asked for"
             )
-        if (reason := call.refusal(call.backend, carried[0])) is not None:
-            raise RuntimeError(f"backend {call.backend!r} refuses: {reason}")
-        engines = tuple(engine for engine in engines if engine in carried)
+        refusals = {engine: call.refusal(call.backend, engine) for engine in engines if engine in carried}
+        engines = tuple(engine for engine, reason in refusals.items() if reason is None)
+        if not engines:
+            raise RuntimeError(f"backend {call.backend!r} refuses: {next(iter(refusals.values()))}")
     carriers = {engine: call.carrier(engine) for engine in engines}
     # Kernels first. Neither cuStateVec nor plain torch is weighed against them: their constants are not known.
     for worth in (("cpu", "cuda", "triton"), ("custatevec",), ("reference",)):
@@ -295,6 +300,7 @@ def _why_not(engine: str, call: _Call, chosen: Choice, schedule: Schedule) -> st
         return f"{chosen.engine} is cheaper for this batch"
     if chosen.simulated:
         return "the reference simulates gate by gate"
-    if engine == "unitary":
+    if call.on_gpu and engine == "unitary":
         return "it has no kernels for GPUs"
-    return call.refusal("triton" if engine == "fourier" else "cuda", engine) or f"{call.backend} was asked for"
+    kernels = "cpu" if not call.on_gpu else "triton" if engine == "fourier" else "cuda"
+    return call.refusal(kernels, engine) or f"{call.backend} was asked for"

@@ -30,9 +30,6 @@ from hqfkernels.program import MAX_INDEX, Program, Rotation
 from hqfkernels.series import Axis, Polynomials, balanced_split, centred, halves
 from hqfkernels.words import Words
 
-MAX_PAIRS = 100_000
-"""Propagations with more pairs of strings to turn are given up: preparing them would take seconds."""
-
 MAX_NUMBERS = 1 << 24
 """Propagations with more numbers, those before and after each collection counted, are given up: gradients keep all."""
 
@@ -93,18 +90,16 @@ class Propagation:
     @cached_property
     def text(self) -> str:
         """The propagation as words separated by white space, for the operators; see `from_text`."""
-        words: list[object] = ["propagation1", self.n_weights, len(self.initial), *map(repr, self.initial)]
-        words.append(len(self.steps))
-        for step in self.steps:
+        parts = [_text("propagation1", self.n_weights, len(self.initial), *self.initial), _text(len(self.steps))]
+        for step in self.steps:  # each as a text at once: there may be millions of words
             if isinstance(step, Turn):
-                words += ["turn", *_angle_words(step.angle), len(step.pairs), *step.pairs.ravel().tolist()]
+                parts.append(_text("turn", *_angle_words(step.angle), len(step.pairs), *step.pairs.ravel().tolist()))
             else:
-                words += ["collect", step.size, len(step.entries)]
                 rows = zip(step.entries.tolist(), step.factors.tolist(), strict=True)
-                words += [word for (new, old), factor in rows for word in (new, old, repr(factor))]
-        words.append(len(self.shifts))
-        words += [word for angle in self.shifts for word in _angle_words(angle)]
-        return " ".join(map(str, words))
+                words = (word for (new, old), factor in rows for word in (new, old, factor))
+                parts.append(_text("collect", step.size, len(step.entries), *words))
+        parts.append(_text(len(self.shifts), *(word for angle in self.shifts for word in _angle_words(angle))))
+        return " ".join(parts)
 
     @staticmethod
     @lru_cache(maxsize=256)
@@ -148,11 +143,15 @@ class Propagation:
         return Propagation(n_weights, initial, tuple(steps), shifts)
 
 
-def _angle_words(angle: Angle) -> Iterator[object]:
-    yield repr(angle.constant)
+def _text(*words: str | float) -> str:
+    return " ".join(map(str, words))
+
+
+def _angle_words(angle: Angle) -> Iterator[float]:
+    yield angle.constant
     yield len(angle.weights)
-    for k, factor in angle.weights:
-        yield from (k, repr(factor))
+    for weight in angle.weights:
+        yield from weight
 
 
 # --- preparing one ----------------------------------------------------------------------------------------------------
@@ -184,19 +183,20 @@ class _Sums:
         return _Sums(self.strings[rows], self.places[rows], self.numbers[rows], self.factors[rows])
 
 
-def propagate(program: Program, axes: tuple[Axis, ...]) -> tuple[Polynomials, Propagation] | None:
+def propagate(program: Program, axes: tuple[Axis, ...], max_pairs: int) -> tuple[Polynomials, Propagation] | None:
     """The polynomials of a program and how to compute their parameters; None if that takes too many steps.
 
     Args:
         program: lowered, with expectation values or probabilities as its measurement.
         axes: what `hqfkernels.series.axes_of` says of it.
+        max_pairs: as many pairs of strings are turned, and strings tracked, at most.
     """
     plain, shifts = centred(program)
     index = {axis.input: k for k, axis in enumerate(axes)}
     strides = [math.prod(axis.size for axis in axes[k + 1 :]) for k in range(len(axes))]
     n_products = math.prod(axis.size for axis in axes)
     n_start = program.n_outputs * (1 if program.measurement == "expval" else 2**program.n_qubits)
-    if n_start > MAX_PAIRS or program.n_outputs * n_products >= 1 << 63:
+    if n_start > max_pairs or program.n_outputs * n_products >= 1 << 63:
         return None
     is_live = _liveness(plain.rotations, program.n_qubits)
 
@@ -224,7 +224,7 @@ def propagate(program: Program, axes: tuple[Axis, ...]) -> tuple[Polynomials, Pr
             is_plain = False
         sums = sums.where(is_live(position, sums.strings))
         n_sums = int(np.count_nonzero(_first(sums.places, sums.strings)))
-        if max(n_pairs, n_sums) > MAX_PAIRS or sum(sizes) > MAX_NUMBERS:
+        if max(n_pairs, n_sums) > max_pairs or sum(sizes) > MAX_NUMBERS:
             return None
 
     # Strings with X are left over where there are no rotations; |0...0> makes them 0, and strings of Z alone 1.

@@ -21,7 +21,11 @@ from hqfkernels.program import MAX_INDEX, Program
 from hqfkernels.words import Words
 
 MAX_FEATURES = 4096
-"""Products of features of half the inputs; circuits with more are refused: they would leave the cache."""
+"""Products of features of half the inputs that terms are made of; with more, circuits are refused: they would leave the
+cache."""
+
+MAX_PRODUCTS = 1 << 24
+"""Products of features of half the inputs that there are, needed or not: as many the kernels can number."""
 
 MAX_DEGREE = 1024
 """The highest degree of a polynomial in one input."""
@@ -71,6 +75,11 @@ class Polynomials:
     def n_parameters(self) -> int:
         """Number of coefficients and shifts."""
         return self.n_terms + len(self.axes)
+
+    @property
+    def n_products(self) -> tuple[int, int]:
+        """Number of products of features of each half that terms are made of."""
+        return len({a for terms in self.terms for a, _ in terms}), len({b for terms in self.terms for _, b in terms})
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ def axes_of(program: Program) -> tuple[Axis, ...]:
     """The axes of the polynomials that a program computes.
 
     Raises:
-        ValueError: if it has no such polynomials, or too many features; the message says why.
+        ValueError: if it has no such polynomials, or they have too many products of features; the message says why.
     """
     if program.measurement == "state":
         raise ValueError("amplitudes are no real polynomials of the inputs")
@@ -153,9 +162,8 @@ def axes_of(program: Program) -> tuple[Axis, ...]:
         axes.append(Axis(k, unit, round(sum(factors) / unit)))
         if axes[-1].degree > MAX_DEGREE:
             raise ValueError(f"its polynomials have degree {axes[-1].degree} in input {k}, more than {MAX_DEGREE}")
-    features = max(halves(tuple(axes)))
-    if features > MAX_FEATURES:
-        raise ValueError(f"half of its inputs have {features} products of features, more than {MAX_FEATURES}")
+    if max(products := halves(tuple(axes))) > MAX_PRODUCTS:
+        raise ValueError(f"half of its inputs have {max(products)} products of features, more than {MAX_PRODUCTS}")
     return tuple(axes)
 
 

@@ -14,7 +14,7 @@ from hqfkernels.engines import fourier
 from hqfkernels.engines.fourier import MAX_TERMS, Grid, recipe
 from hqfkernels.program import Program, lower
 from hqfkernels.propagation import Propagation
-from hqfkernels.series import MAX_DEGREE, MAX_FEATURES, Polynomials, Series, axes_of, centred
+from hqfkernels.series import MAX_DEGREE, MAX_FEATURES, MAX_PRODUCTS, Polynomials, Series, axes_of, centred
 from tests import oracles
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -356,6 +356,23 @@ def test_results_are_bitwise_equal_for_any_number_of_threads(groups, dtype, thre
 
 # --- refusals and routing ---------------------------------------------------------------------------------------------
 
+
+def many_features(half: int) -> Circuit:
+    """Every product of 1, cosine and sine of ``half`` inputs, for each half of them."""
+    circuit = Circuit(2 * half)
+    for q in range(2 * half):
+        circuit.ry(Input(q), q).rx(Weight(0), q).rz(Weight(1), q).ry(Input(q), q)
+    return circuit.measure("Z" * half + "I" * half, "I" * half + "Z" * half)
+
+
+def many_products() -> Circuit:
+    """Degree 1001 in each of five inputs."""
+    circuit = Circuit(1)
+    for k in range(5):
+        circuit.ry(1000 * Input(k), 0).rx(Weight(0), 0).ry(Input(k), 0).rz(Weight(1), 0)
+    return circuit
+
+
 REFUSED = {
     "amplitudes": (Circuit(2).amplitudes().ry(Weight(0), 0), "amplitude encoding"),
     "no common unit": (Circuit(1).ry(Input(0), 0).rx(Weight(0), 0).ry(math.sqrt(2) * Input(0), 0), "no common unit"),
@@ -364,7 +381,8 @@ REFUSED = {
         f"degree 1501 in input 0, more than {MAX_DEGREE}",
     ),
     "too many terms": (ansatz.strongly_entangling(10, 4), f"590490 terms, more than {MAX_TERMS}"),
-    "too many features": (ansatz.basic_entangler(16, 1), f"6561 products of features, more than {MAX_FEATURES}"),
+    "too many features": (many_features(8), f"6561 products of features, more than {MAX_FEATURES}"),
+    "products without number": (many_products(), f"8036054027 products of features, more than {MAX_PRODUCTS}"),
 }
 
 
@@ -382,6 +400,32 @@ def test_circuits_it_cannot_take_are_refused_by_name(name):
     torch.testing.assert_close(
         hqf.expval(circuit, inputs, weights), hqf.expval(circuit, inputs, weights, backend="reference")
     )
+
+
+def test_shallow_circuits_of_any_size_are_taken(native):
+    """Of all products of features they need few."""
+    circuit = ansatz.basic_entangler(16, 1)
+    inputs, weights = parameters(circuit, 2)
+    assert max(polynomials(circuit).n_products) < 16 < MAX_FEATURES < 3**8
+    assert hqf.explain(circuit, inputs, weights).engine == "fourier"
+    assert_agrees(circuit, inputs, weights)
+    with pytest.raises(ValueError, match=f"6561 products of features, more than {MAX_FEATURES}"):
+        hqf.nn.CircuitLayer(circuit).export()
+
+
+def test_how_many_strings_may_be_turned_depends_on_the_price_of_simulation(monkeypatch):
+    program = program_text(ansatz.strongly_entangling(4, 2))
+    source = recipe.__wrapped__(program).source
+    assert isinstance(source, Propagation)
+
+    def given_up(free: int, worth: float, most: int) -> bool:
+        for name, value in (("FREE_PAIRS", free), ("WORTH", worth), ("MAX_PAIRS", most)):
+            monkeypatch.setattr(fourier, name, value)
+        found = recipe.__wrapped__(program)
+        return found.polynomials.n_terms == 4 * 3**4 and isinstance(found.source, Grid)
+
+    assert [given_up(source.n_pairs, 0, 10**6), given_up(source.n_pairs - 1, 0, 10**6)] == [False, True]
+    assert [given_up(0, 1e6, source.n_pairs), given_up(0, 1e6, source.n_pairs - 1)] == [False, True]
 
 
 def test_states_are_refused():

@@ -163,8 +163,26 @@ def test_checks_come_before_the_choice_of_a_backend(function, backend):
 def test_too_many_qubits_for_the_kernels():
     circuit = Circuit(MAX_NATIVE_QUBITS + 1).ry(Input(0), 0)
     with pytest.raises(RuntimeError, match=f"backend 'cpu' refuses: .*{MAX_NATIVE_QUBITS} qubits.*{circuit.n_qubits}"):
-        hqf.expval(circuit, torch.zeros(1, 1), backend="cpu")
-    assert hqf.explain(circuit, torch.zeros(1, 1)).backend == "reference"
+        hqf.expval(circuit, torch.zeros(1, 1), engine="gate", backend="cpu")
+    with pytest.raises(RuntimeError, match="backend 'cpu' refuses: "):
+        hqf.statevector(circuit, torch.zeros(1, 1), backend="cpu")
+    assert hqf.explain(circuit, torch.zeros(1, 1), engine="gate").backend == "reference"
+
+
+def test_large_registers_that_need_no_states(native):
+    circuit = Circuit(30)
+    for q in range(30):
+        circuit.ry(Input(q), q)
+    circuit.cx(0, 29)
+    inputs = torch.randn(5, 30)
+    plan = hqf.explain(circuit, inputs)
+    assert (plan.engine, plan.backend) == ("fourier", "cpu")
+    assert "at most 20 qubits" in dict(plan.reasons)["gate"]
+    wanted = inputs.cos()
+    wanted[:, 29] *= wanted[:, 0]
+    torch.testing.assert_close(hqf.expval(circuit, inputs), wanted)
+    deep = hqf.ansatz.strongly_entangling(21, 6)
+    assert hqf.explain(deep, torch.zeros(1, 21), torch.zeros(deep.n_weights)).backend == "reference"
 
 
 def test_a_backend_that_is_not_there_is_refused():

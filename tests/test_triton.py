@@ -94,6 +94,12 @@ def test_matrix_products_of_an_input_uploaded_twice(monkeypatch):
     agree(found, *call)
 
 
+def test_few_of_the_products_of_many_inputs():
+    found, *call = random_call([hqf.ansatz.basic_entangler(16, 1)], (9,))
+    assert dense(found) == [False]
+    agree(found, *call)
+
+
 def test_groups_of_parameters_and_several_circuits():
     circuits = [layered(4, 2), layered(4, 3), layered(4, 1)]
     found, *call = random_call(circuits, (2, 3, 21), groups=(3, 1))

@@ -22,13 +22,20 @@ from hqfkernels.circuit import Circuit
 from hqfkernels.ops import derivatives
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.propagation import Propagation, propagate
-from hqfkernels.series import Axis, Polynomials, Series, axes_of, balanced_split, centred
+from hqfkernels.series import MAX_FEATURES, Axis, Polynomials, Series, axes_of, balanced_split, centred, halves
 from hqfkernels.static import static
 
 Array = np.ndarray[Any, Any]
 
 MAX_TERMS = 65536
 """Polynomials with more terms are refused: contracting them costs more than simulating the circuit."""
+
+FREE_PAIRS = 100_000
+"""As many pairs of strings a propagation may turn in any case: preparing it takes a tenth of a second ..."""
+MAX_PAIRS = 400_000
+"""... and as many at most: it takes a second, and 40 MB are kept."""
+WORTH = 100
+"""In between, a propagation may cost as much as simulating so many samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +129,15 @@ def recipe(program: str) -> Recipe:
     """
     lowered = Program.from_text(program)
     axes = axes_of(lowered)
-    found = propagate(lowered, axes)
+    max_pairs = min(max(FREE_PAIRS, costs.affordable_pairs(lowered, WORTH)), MAX_PAIRS)
+    found = propagate(lowered, axes, max_pairs)
     n_points = math.prod(axis.size for axis in axes)
     n_terms = found[0].n_terms if found else n_points * lowered.n_outputs
     if n_terms > MAX_TERMS:
         raise ValueError(f"its polynomials have {n_terms} terms, more than {MAX_TERMS}")
+    features = max(found[0].n_products if found else halves(axes))
+    if features > MAX_FEATURES:
+        raise ValueError(f"half of its inputs have {features} products of features, more than {MAX_FEATURES}")
     grid_cost = costs.grid(lowered, axes)
     if found is not None:
         cost = costs.propagation(found[1])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
 from hqfkernels.engines import fourier
-from hqfkernels.series import Polynomials
+from hqfkernels.series import MAX_FEATURES, Polynomials, halves
 
 
 class _Member(nn.Module):
@@ -24,6 +24,8 @@ class _Member(nn.Module):
 
     def __init__(self, polynomials: Polynomials, parameters: Tensor) -> None:
         super().__init__()
+        if max(products := halves(polynomials.axes)) > MAX_FEATURES:  # all are computed
+            raise ValueError(f"half of its inputs have {max(products)} products of features, more than {MAX_FEATURES}")
         self.degrees = [axis.degree for axis in polynomials.axes]
         self.split = polynomials.split
         pairs = sorted({term for terms in polynomials.terms for term in terms})

@@ -24,22 +24,24 @@ def _waves(axis: Any, inputs: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _products(factors: list[Tensor], like: Tensor) -> Tensor:
-    """All products of one entry of each factor, the last factor running fastest."""
-    result = like.new_ones(*like.shape[:-1], 1)
-    for factor in factors:
-        result = (result[..., :, None] * factor[..., None, :]).flatten(-2)
-    return result
+def _products(factors: list[Tensor], numbers: Tensor, like: Tensor) -> Tensor:
+    """Products of one entry of each factor, by their numbers among all such products; the last factor runs fastest."""
+    if not factors:
+        return like.new_ones(*like.shape[:-1], len(numbers))
+    last = factors[-1]
+    rest, where = (numbers // last.shape[-1]).unique(return_inverse=True)
+    return _products(factors[:-1], rest, like)[..., where] * last[..., numbers % last.shape[-1]]
 
 
 def _rows(member: Any, factors: list[Tensor], inputs: Tensor) -> list[Tensor]:
     """For each output (..., n_terms): the product that belongs to each coefficient."""
-    a = _products(factors[: member.split], inputs)
-    b = _products(factors[member.split :], inputs)
-    indices = (
-        torch.tensor(terms, device=inputs.device, dtype=torch.long).view(-1, 2).unbind(-1) for terms in member.terms
-    )
-    return [a[..., first] * b[..., second] for first, second in indices]
+    every = [term for terms in member.terms for term in terms]
+    halves = torch.tensor(every, device=inputs.device, dtype=torch.long).view(-1, 2).unbind(-1)
+    (a, first), (b, second) = (half.unique(return_inverse=True) for half in halves)
+    of_a, of_b = _products(factors[: member.split], a, inputs), _products(factors[member.split :], b, inputs)
+    counts = [len(terms) for terms in member.terms]
+    pairs = zip(first.split(counts), second.split(counts), strict=True)
+    return [of_a[..., own_a] * of_b[..., own_b] for own_a, own_b in pairs]
 
 
 def _members(series: Any, inputs: Tensor, parameters: Tensor) -> Iterator[tuple[Any, list[Tensor], Any]]:
