@@ -19,7 +19,8 @@ from fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "fuzz" / "corpus"
-EXECUTED = re.compile(r"^stat::number_of_executed_units: (\d+)$", re.MULTILINE)
+EXECUTED = re.compile(r"^(?:#|stat::number_of_executed_units: )(\d+)", re.MULTILINE)
+"""What libFuzzer says of its progress, and at the end unless it is killed."""
 
 
 def commands(seconds: int) -> dict[str, list[str]]:
@@ -38,10 +39,11 @@ def fuzz(target: str, command: list[str]) -> dict[str, Any]:
         for line in process.stderr:
             sys.stderr.write(line)
             said.append(line)
-    executed = EXECUTED.search("".join(said))
-    if not executed:
+    text = "".join(said)
+    if "INFO: Seed: " not in text:
         raise SystemExit(f"fuzz: {target} ended with {process.returncode} before it began")
-    return {"target": target, "executions": int(executed[1]), "findings": int(process.returncode != 0)}
+    executed = [int(count) for count in EXECUTED.findall(text)]
+    return {"target": target, "executions": max(executed, default=0), "findings": int(process.returncode != 0)}
 
 
 def summary(run: dict[str, Any]) -> str:

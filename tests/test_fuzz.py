@@ -122,19 +122,19 @@ def test_texts_mean_the_same_in_both_languages(kind, recipe, reference, operator
 
 def test_a_run_counts_executions_and_findings(tmp_path, monkeypatch, capfd):
     """Of all targets, also after one that ended with a finding; one that did not begin is no run."""
-    told = "print('stat::number_of_executed_units: {}', file=sys.stderr); sys.exit({})"
-    ends = {"a": (1200, 0), "b": (34, 77), "c": (5, 0)}
-    programs = {name: [sys.executable, "-c", "import sys; " + told.format(*end)] for name, end in ends.items()}
+    ends = {"a": "#50 pulse\nstat::number_of_executed_units: 1200", "b": "#34 NEW", "c": ""}
+    code = "import sys; print('INFO: Seed: 7', sys.argv[1], sep='\\n', file=sys.stderr); sys.exit(int(sys.argv[2]))"
+    programs = {name: [sys.executable, "-c", code, said, str(77 * (name == "b"))] for name, said in ends.items()}
     monkeypatch.setattr(fuzz, "commands", lambda seconds: programs)
     monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
     with pytest.raises(SystemExit, match="there are findings"):
         fuzz.main(["--json", str(tmp_path / "run.json"), "--seconds", "7"])
     run = json.loads((tmp_path / "run.json").read_text())
-    assert [tuple(row.values()) for row in run["targets"]] == [("a", 1200, 0), ("b", 34, 1), ("c", 5, 0)]
+    assert [tuple(row.values()) for row in run["targets"]] == [("a", 1200, 0), ("b", 34, 1), ("c", 0, 0)]
     out, err = capfd.readouterr()
     assert "executions in 7 s" in out
-    assert "| all | 1,239 | 1 |" in out
-    assert "units: 34" in err
+    assert "| all | 1,234 | 1 |" in out
+    assert "#34 NEW" in err
     monkeypatch.setattr(fuzz, "commands", lambda seconds: {"a": [sys.executable, "-c", "raise SystemExit(3)"]})
     with pytest.raises(SystemExit, match="a ended with 3 before it began"):
         fuzz.main(["--json", str(tmp_path / "none.json")])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import time
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -203,23 +203,26 @@ def test_entries_appear_when_they_are_complete(tmp_path: Path, monkeypatch: pyte
     assert cache.load(key) is not None
 
 
-WRITER = """
-import sys, torch
-from hqfnet.feature_cache import FeatureCache
-cache = FeatureCache(sys.argv[1])
-for i in range(100):
-    print(i, flush=True)
-    cache.store(f"{i:064d}", [torch.full((1024, 1024), float(i)) for _ in range(4)])
-"""
+def write(folder: Path, begun: Connection) -> None:
+    """Stores entries for as long as it lives, telling when each is begun."""
+    torch.set_num_threads(1)  # a forked process has no other
+    cache = FeatureCache(folder)
+    for i in range(100):
+        begun.send(i)
+        cache.store(f"{i:064d}", [torch.full((1024, 1024), float(i)) for _ in range(4)])
 
 
 def test_a_killed_writer_leaves_only_whole_entries(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
-        assert writer.stdout is not None
-        for _ in range(4):
-            assert writer.stdout.readline(), "the writer failed"
-        time.sleep(0.02)  # into the fourth entry
-        writer.kill()
+    context = multiprocessing.get_context("fork")
+    begun, telling = context.Pipe(duplex=False)
+    writer = context.Process(target=write, args=(tmp_path, telling), daemon=True)
+    writer.start()
+    for _ in range(4):
+        assert begun.poll(60), "the writer failed"
+        begun.recv()
+    time.sleep(0.02)  # into the fourth entry
+    writer.kill()
+    writer.join()
     cache, complete = FeatureCache(tmp_path), [path for path in entries(tmp_path) if path.suffix == ".safetensors"]
     assert len(complete) >= 3
     for path in complete:

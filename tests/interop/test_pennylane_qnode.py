@@ -54,7 +54,7 @@ def test_random_circuits_come_back(seed):
     grad = torch.tensor(rng.normal(size=(5, read.n_observables)))
     results = []
     for c in (read, circuit):
-        y = hqf.expval(c, inputs, weights)[:, : read.n_observables]
+        y = hqf.expval(c, inputs, weights, engine="gate")[:, : read.n_observables]
         results.append((y, *torch.autograd.grad(y, (inputs, weights), grad)))
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)

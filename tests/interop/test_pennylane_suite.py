@@ -6,9 +6,10 @@ All of it runs exactly; with finite shots, what is about measuring. All of it wi
 
 import os
 import re
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import STDOUT, Popen
 from xml.etree import ElementTree
 
 import pytest
@@ -38,26 +39,40 @@ LEFT_OUT = {
 """Pattern of a skip's reason -> why that is right."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("shots", "part", "at_least"), [("None", ".", 350), ("20000", "test_measurements.py", 40)])
-def test_suite(shots, part, at_least, plugin_path, tmp_path):
+PARTS = {"None": (".", 350), "20000": ("test_measurements.py", 40)}
+"""Shots -> the part of the suite that is run with them, and how many of its tests run at least."""
+
+
+@pytest.fixture(scope="module")
+def runs(plugin_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Popen, Path]]]:
+    """The suite's processes, side by side, each with a folder for what it writes."""
     import pennylane
 
-    report = tmp_path / "report.xml"
-    command = [sys.executable, "-m", "pytest", str(Path(pennylane.__file__).parent / "devices" / "tests" / part)]
-    command += ["--device=hqf.qubit", f"--shots={shots}", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    suite = Path(pennylane.__file__).parent / "devices" / "tests"
     path = os.pathsep.join([str(ROOT), str(plugin_path), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        command,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
-    suite = ElementTree.parse(report).getroot().find("testsuite")
+    started = {}
+    for shots, (part, _) in PARTS.items():
+        folder = tmp_path_factory.mktemp("suite")
+        command = [sys.executable, "-m", "pytest", str(suite / part), "--device=hqf.qubit", f"--shots={shots}", "-q"]
+        command += ["-p", "no:cacheprovider", "--junitxml=report.xml"]
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        with (folder / "output").open("w") as output:
+            process = Popen(command, env=environment, cwd=folder, stdout=output, stderr=STDOUT)
+        started[shots] = process, folder
+    yield started
+    for process, _ in started.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shots", PARTS)
+def test_suite(shots: str, runs: dict[str, tuple[Popen, Path]]) -> None:
+    process, folder = runs[shots]
+    assert process.wait() == 0, (folder / "output").read_text()[-5000:]
+    suite = ElementTree.parse(folder / "report.xml").getroot().find("testsuite")
     assert suite is not None
     skipped = [f"{element.get('message')} {element.text}" for element in suite.iter("skipped")]
-    assert int(suite.get("tests", 0)) - len(skipped) > at_least
+    assert int(suite.get("tests", 0)) - len(skipped) > PARTS[shots][1]
     unexplained = [reason for reason in skipped if not any(re.search(pattern, reason) for pattern in LEFT_OUT)]
     assert not unexplained
