@@ -27,7 +27,7 @@ from typing import Any
 
 from PIL import Image
 
-from bench import compare, planner, plot
+from bench import compare, footprint, planner, plot
 from bench.cases import Case
 from bench.compare import RESULTS, describe, number
 
@@ -80,6 +80,7 @@ VALUES: dict[str, Callable[..., str]] = {
     "swap": _swap,
     "worst-choice": lambda run: f"{planner.worst_choice(run):.2f}",
     "scene-peak": lambda run: f"{run['peak'] / 2**30:.1f}",
+    "import-packages": lambda run: ", ".join(f"`{name}`" for name in run["imports"][footprint.ADDED]["packages"]),
     "wheel-size": lambda run, key: number(run["wheel"][key] / 1e6),
 }
 """Kind -> a figure of a run, as text; further arguments are those of the marker."""

@@ -74,6 +74,8 @@ GROWTH = STAMP | {
 
 
 def test_documentation_is_what_the_results_give() -> None:
+    for package in ("pennylane", "timm"):
+        pytest.importorskip(package, reason="modules that measure make the tables as well, and need it")
     assert docs.outdated() == []
 
 

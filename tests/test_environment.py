@@ -3,8 +3,17 @@
 import re
 from pathlib import Path
 
+import hqfkernels
+
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = {"hqfkernels": ".py", "hqfnet": ".py", "bench": ".py .sh", "tests": ".py", "csrc": ".cpp .hpp .cu .cuh .sh"}
+INSTALLED = Path(hqfkernels.__file__).resolve().parents[1]  # beside this file, or a wheel elsewhere
+SOURCES = {
+    INSTALLED / "hqfkernels": ".py",
+    INSTALLED / "hqfnet": ".py",
+    ROOT / "bench": ".py .sh",
+    ROOT / "tests": ".py",
+    ROOT / "csrc": ".cpp .hpp .cu .cuh .sh",
+}
 NAME = r"(HQF_[A-Z_]+)"
 READ = [  # a name that is a key of a dictionary display is set, not read
     rf'environ(?:\.get|\.pop|\.setdefault)?[(\[]\s*"{NAME}"',
@@ -34,7 +43,7 @@ def test_patterns_tell_reading_from_setting():
 def test_the_page_lists_what_the_sources_read():
     files = [ROOT / "setup.py", ROOT / "Makefile"]
     for folder, endings in SOURCES.items():
-        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in endings.split()]
+        files += [path for path in folder.rglob("*") if path.suffix in endings.split()]
     files.remove(Path(__file__))
     read = set().union(*(read_by(path.read_text()) for path in files))
     listed = re.findall(rf"^\| `{NAME}` \|", (ROOT / "docs" / "environment.md").read_text(), re.MULTILINE)
