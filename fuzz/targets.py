@@ -50,7 +50,7 @@ def _lowered(kind: Any) -> Callable[[bytes], None]:
             found = kind.from_text.__wrapped__(_text(data))  # not through the cache of texts
         except ValueError:
             return
-        assert kind.from_text.__wrapped__(found.text) == found
+        assert kind.from_text.__wrapped__(found.text).text == found.text
 
     target.__doc__ = f"`hqfkernels.{kind.__name__.lower()}.{kind.__name__}.from_text`."
     return target
