@@ -132,7 +132,10 @@ def test_the_planner_takes_tritons_contraction_on_a_gpu(monkeypatch, fresh_choic
     assert choice(4, engine="gate") == choice(4, backend="cuda") == ("gate", "cuda")
     assert choice(14, engine="gate") == ("gate", "custatevec")
     deep = ansatz.strongly_entangling(8, 4).text
-    assert [option.engine for option in planner.choose((deep,), "expval", place, "auto", "auto")] == ["gate"]
+    large = ansatz.local_circuit((1, 14), 1).text
+    for circuit, only in ((deep, ("gate", "cuda")), (large, ("fourier", "triton"))):
+        schedule = planner.choose((circuit,), "expval", place, "auto", "auto")
+        assert [(option.engine, option.backend) for option in schedule] == [only]
     with pytest.raises(RuntimeError, match="backend 'triton' refuses: it carries the fourier engine, 'gate' was"):
         choice(4, engine="gate", backend="triton")
     with pytest.raises(RuntimeError, match="backend 'cuda' refuses: it carries the gate engine, 'fourier' was"):
