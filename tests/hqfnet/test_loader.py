@@ -22,7 +22,7 @@ class Noisy(Dataset[Any]):
 
 
 def loader(workers: int = 0, seed: int = 5) -> ResumableLoader:
-    return ResumableLoader(Noisy(), seed, batch_size=2, num_workers=workers)
+    return ResumableLoader(Noisy(), seed, batch_size=2, num_workers=workers, persistent_workers=workers > 0)
 
 
 def epoch(source: ResumableLoader, number: int) -> list[torch.Tensor]:
