@@ -82,9 +82,11 @@ def store4(tensor, at, live, first, second, third, fourth):
 def tame(x):
     """Angles modulo 2 pi, to float32's precision up to 10^15; NaN for NaN and infinities."""
     wide = x.to(tl.float64)
+    two_pi = tl.full((), 6.283185307179586, tl.float64)  # up to Triton 3.6 fma takes literals for float32
+    rest = tl.full((), 2.4492935982947064e-16, tl.float64)
     for _ in tl.static_range(3):  # what is left of larger angles is arbitrary, but after three rounds none is large
         turns = tl.floor(wide * 0.15915494309189533577 + 0.5)
-        wide = tl.fma(turns, -2.4492935982947064e-16, tl.fma(turns, -6.283185307179586, wide))
+        wide = tl.fma(-turns, rest, tl.fma(-turns, two_pi, wide))
     return wide.to(tl.float32)
 
 
