@@ -19,7 +19,7 @@ constexpr int64_t kSamples = 5;        // a vector of lanes and a rest
 constexpr int64_t kLargest = 1 << 12;  // numbers in a sample; texts that ask for more are read, but not run
 constexpr int kQubits = 6;             // likewise
 
-void in_turn(int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+void in_turn(int64_t count, int64_t, const std::function<void(int64_t, int64_t)>& body) {
   if (count) body(0, count);
 }
 
