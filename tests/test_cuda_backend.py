@@ -82,6 +82,7 @@ def test_the_cuda_library_is_not_loaded_by_the_import():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("hqfkernels._cuda") is None, reason="no CUDA library was built")
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch was built without CUDA")
 def test_the_cuda_library_registers_the_gate_engine():
     """It loads without a GPU, too: what it needs are torch and the CUDA runtime."""
     code = (
