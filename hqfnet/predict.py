@@ -159,11 +159,6 @@ class Scene:
     def width(self) -> int:
         return self.raster.width
 
-    @property
-    def may_miss_data(self) -> bool:
-        """Whether pixels can be without data."""
-        return may_miss_data(self.raster)
-
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Valid]:
         """Pixels (C, h, w) for the model, 0 where there is no data, and where there is (h, w)."""
         try:
@@ -329,14 +324,14 @@ def _create(path: Path, scene: Scene, **profile: Any) -> rasterio.io.DatasetWrit
 
 
 def _create_ids(path: Path, scene: Scene, classes: ClassList) -> rasterio.io.DatasetWriter:
-    file = _create(path, scene, count=1, dtype="uint8", nodata=NODATA if scene.may_miss_data else None)
+    file = _create(path, scene, count=1, dtype="uint8", nodata=NODATA if may_miss_data(scene.raster) else None)
     file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(classes.palette)})
     file.update_tags(**{f"class_{i}": name for i, name in enumerate(classes.names)})
     return file
 
 
 def _create_shares(path: Path, scene: Scene, classes: ClassList) -> rasterio.io.DatasetWriter:
-    nodata = float("nan") if scene.may_miss_data else None
+    nodata = float("nan") if may_miss_data(scene.raster) else None
     file = _create(path, scene, count=len(classes), dtype="float32", nodata=nodata)
     file.descriptions = classes.names
     return file

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,8 @@ def read_image(path: Path, channels: int, window: Window | None = None) -> tuple
     with _open(path) as raster:
         if raster.count < channels:
             raise ValueError(f"{path}: expected at least {channels} bands, got {raster.count}")
-        try:
+        with _naming_damage(path):
             return read_valid(raster, list(range(1, channels + 1)), window)
-        except RasterioError as error:
-            raise DamagedFileError(f"{path}: the file is damaged: {error}") from error
 
 
 def may_miss_data(raster: rasterio.DatasetReader) -> bool:
@@ -103,10 +103,8 @@ def read_mask(path: Path, window: Window | None = None) -> npt.NDArray[np.uint8]
             raise ValueError(
                 f"{path}: expected one band of 8-bit class ids, got {raster.count} band(s) of {raster.dtypes[0]}"
             )
-        try:
+        with _naming_damage(path):
             ids: npt.NDArray[np.uint8] = raster.read(1, window=window)
-        except RasterioError as error:
-            raise DamagedFileError(f"{path}: the file is damaged: {error}") from error
         return ids
 
 
@@ -118,6 +116,14 @@ def mask_colours(path: Path) -> dict[int, str]:
         except ValueError:
             return {}
     return {i: "#{:02X}{:02X}{:02X}".format(*colour[:3]) for i, colour in colours.items()}
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RasterioError as error:
+        raise DamagedFileError(f"{path}: the file is damaged: {error}") from error
 
 
 def _open(path: Path) -> rasterio.DatasetReader:
