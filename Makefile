@@ -61,7 +61,7 @@ fuzz: setup build/fuzz/texts ## Fuzz what reads outside input, SECONDS (60) for 
 	$(BIN)/python -m fuzz --seconds $(SECONDS) $(ARGS)
 
 FUZZED := $(addprefix csrc/,common/plan.cpp common/program.cpp common/schedule.cpp cpu/series.cpp cpu/propagation.cpp \
-	cpu/dispatch.cpp cpu/capability.cpp cpu/fourier.cpp cpu/gate.cpp)
+	cpu/dispatch.cpp cpu/capability.cpp cpu/fourier.cpp cpu/gate.cpp cpu/unitary.cpp)
 
 build/fuzz/texts: fuzz/texts.cpp $(CXX_FILES)
 	mkdir -p build/fuzz

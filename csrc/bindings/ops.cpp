@@ -11,6 +11,7 @@
 #include "bindings/tensors.hpp"
 #include "hqf/engine.hpp"
 #include "hqf/propagation.hpp"
+#include "hqf/unitary.hpp"
 
 namespace {
 
@@ -98,13 +99,84 @@ Tensor propagation_backward(const Tensor& grad, const Tensor& weights, const std
   return result;
 }
 
+// Calls body with a null pointer of the type of numbers in contiguous tensors of `dims` dimensions.
+template <class Body>
+void with_numbers(std::initializer_list<const Tensor*> tensors, int64_t dims, const Body& body) {
+  const ScalarType type = (*tensors.begin())->scalar_type();
+  for (const Tensor* tensor : tensors)
+    STD_TORCH_CHECK(tensor->scalar_type() == type && tensor->is_contiguous() && tensor->dim() == dims,
+                    "products: expected contiguous tensors of one dtype with ", dims, " dimensions");
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "products: expected float32 or float64");
+  if (type == ScalarType::Double)
+    body(static_cast<double*>(nullptr));
+  else
+    body(static_cast<float*>(nullptr));
+}
+
+template <class T>
+const T* numbers(const Tensor& tensor, const T*) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+hqf::Born born(const Tensor& psi, const Tensor& matrix, const Dims& strings) {
+  const hqf::Born result{psi.size(0), psi.size(1), psi.size(2), matrix.size(2) / 2, strings};
+  STD_TORCH_CHECK(
+      matrix.size(0) == result.groups && matrix.size(1) == result.amplitudes && matrix.size(2) == 2 * result.states,
+      "products: the matrix does not fit the states");
+  return result;
+}
+
+Tensor born_forward(const Tensor& psi, const Tensor& matrix, const Dims& strings) {
+  Tensor output;
+  with_numbers({&psi, &matrix}, 3, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    const auto sizes = born(psi, matrix, strings);
+    output = torch::stable::new_empty(psi, {sizes.groups, sizes.samples, sizes.outputs()});
+    hqf::born_forward(sizes, numbers(psi, tag), numbers(matrix, tag), static_cast<T*>(output.mutable_data_ptr()),
+                      torch_threads());
+  });
+  return output;
+}
+
+std::tuple<Tensor, Tensor> born_backward(const Tensor& grad, const Tensor& psi, const Tensor& matrix,
+                                         const Dims& strings) {
+  Tensor grad_psi, grad_matrix;
+  with_numbers({&grad, &psi, &matrix}, 3, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    const auto size = born(psi, matrix, strings);
+    STD_TORCH_CHECK(sizes(grad) == Dims({size.groups, size.samples, size.outputs()}),
+                    "products: the gradient does not fit");
+    grad_psi = torch::stable::new_empty(psi, sizes(psi));
+    grad_matrix = torch::stable::new_empty(matrix, sizes(matrix));
+    hqf::born_backward(size, numbers(grad, tag), numbers(psi, tag), numbers(matrix, tag),
+                       static_cast<T*>(grad_psi.mutable_data_ptr()), static_cast<T*>(grad_matrix.mutable_data_ptr()),
+                       torch_threads());
+  });
+  return {grad_psi, grad_matrix};
+}
+
+Tensor product(const Tensor& left, const Tensor& right) {
+  Tensor result;
+  with_numbers({&left, &right}, 2, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    STD_TORCH_CHECK(left.size(1) == right.size(0), "products: the matrices do not fit");
+    result = torch::stable::new_empty(left, {left.size(0), right.size(1)});
+    hqf::product(left.size(0), left.size(1), right.size(1), numbers(left, tag), numbers(right, tag),
+                 static_cast<T*>(result.mutable_data_ptr()), torch_threads());
+  });
+  return result;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(hqfkernels, CPU, m) {
-  m.impl("gate_forward", TORCH_BOX((&forward<hqf::gate::n_outputs, hqf::gate::forward>)));
-  m.impl("gate_backward", TORCH_BOX((&backward<hqf::gate::backward>)));
-  m.impl("fourier_forward", TORCH_BOX((&forward<hqf::fourier::n_outputs, hqf::fourier::forward>)));
-  m.impl("fourier_backward", TORCH_BOX((&backward<hqf::fourier::backward>)));
-  m.impl("propagation_forward", TORCH_BOX(&propagation_forward));
-  m.impl("propagation_backward", TORCH_BOX(&propagation_backward));
+  m.impl("gate_forward", HQF_BOX(&forward<hqf::gate::n_outputs, hqf::gate::forward>));
+  m.impl("gate_backward", HQF_BOX(&backward<hqf::gate::backward>));
+  m.impl("fourier_forward", HQF_BOX(&forward<hqf::fourier::n_outputs, hqf::fourier::forward>));
+  m.impl("fourier_backward", HQF_BOX(&backward<hqf::fourier::backward>));
+  m.impl("born_forward", HQF_BOX(&born_forward));
+  m.impl("born_backward", HQF_BOX(&born_backward));
+  m.impl("product", HQF_BOX(&product));
+  m.impl("propagation_forward", HQF_BOX(&propagation_forward));
+  m.impl("propagation_backward", HQF_BOX(&propagation_backward));
 }

@@ -14,6 +14,7 @@
 #include <functional>
 #include <numeric>
 #include <optional>
+#include <stdexcept>
 #include <vector>
 
 #include "hqf/engine.hpp"
@@ -39,6 +40,24 @@ inline DType dtype(const Tensor& tensor) {
                       torch::headeronly::toString(tensor.scalar_type()));
   }
 }
+
+// An implementation as torch may call it. What its exceptions become differs between versions of torch, and
+// std::runtime_error alone is a RuntimeError in all of them.
+template <auto run>
+struct Operator;
+
+template <class Result, class... Arguments, Result (*run)(Arguments...)>
+struct Operator<run> {
+  static Result call(Arguments... arguments) {
+    try {
+      return run(arguments...);
+    } catch (const std::exception& error) {
+      throw std::runtime_error(error.what());
+    }
+  }
+};
+
+#define HQF_BOX(...) TORCH_BOX((&hqf::Operator<__VA_ARGS__>::call))
 
 // The views borrow the tensor's sizes and strides.
 inline View view(const Tensor& tensor, void* data) {

@@ -6,7 +6,19 @@
 #include "hqf/capability.hpp"
 #include "hqf/engine.hpp"
 #include "hqf/recipes.hpp"
+#include "hqf/unitary.hpp"
 #include "hqf/variants.hpp"
+
+#ifdef HQF_HAVE_AVX512
+#define HQF_IF_AVX512(...) __VA_ARGS__
+#else
+#define HQF_IF_AVX512(...)
+#endif
+#ifdef HQF_HAVE_AVX2
+#define HQF_IF_AVX2(...) __VA_ARGS__
+#else
+#define HQF_IF_AVX2(...)
+#endif
 
 namespace hqf {
 namespace {
@@ -30,24 +42,22 @@ void check(const Recipe& recipe, const Batch& batch, const View& parameters) {
     throw std::invalid_argument("engine: inputs, parameters or output do not have the sizes that the text tells");
 }
 
+// Returns what a function of the variant for this CPU returns.
+#define HQF_ON_VARIANT(call)                                      \
+  switch (cpu_capability()) {                                     \
+    HQF_IF_AVX512(case Capability::avx512 : return avx512::call;) \
+    HQF_IF_AVX2(case Capability::avx2 : return avx2::call;)       \
+    default:                                                      \
+      return baseline::call;                                      \
+  }
+
 template <class Recipe>
 void run_forward(const Recipe& recipe, const View& inputs, int feature_dims, const View& parameters, const View& output,
                  const ParallelFor& parallel_for) {
   const Batch batch(inputs, feature_dims, output, nullptr, parameters);
   check(recipe, batch, parameters);
   if (batch.n_groups * batch.n_samples == 0) return;
-  switch (cpu_capability()) {
-#ifdef HQF_HAVE_AVX512
-    case Capability::avx512:
-      return avx512::forward(recipe, batch, parameters, parallel_for);
-#endif
-#ifdef HQF_HAVE_AVX2
-    case Capability::avx2:
-      return avx2::forward(recipe, batch, parameters, parallel_for);
-#endif
-    default:
-      return baseline::forward(recipe, batch, parameters, parallel_for);
-  }
+  HQF_ON_VARIANT(forward(recipe, batch, parameters, parallel_for))
 }
 
 template <class Recipe>
@@ -61,18 +71,7 @@ void run_backward(const Recipe& recipe, const View& grad, const View& inputs, in
     if (bytes) std::memset(grad_parameters.data, 0, static_cast<size_t>(bytes));
     return;
   }
-  switch (cpu_capability()) {
-#ifdef HQF_HAVE_AVX512
-    case Capability::avx512:
-      return avx512::backward(recipe, batch, parameters, grad_parameters, parallel_for);
-#endif
-#ifdef HQF_HAVE_AVX2
-    case Capability::avx2:
-      return avx2::backward(recipe, batch, parameters, grad_parameters, parallel_for);
-#endif
-    default:
-      return baseline::backward(recipe, batch, parameters, grad_parameters, parallel_for);
-  }
+  HQF_ON_VARIANT(backward(recipe, batch, parameters, grad_parameters, parallel_for))
 }
 
 }  // namespace
@@ -94,5 +93,21 @@ void run_backward(const Recipe& recipe, const View& grad, const View& inputs, in
 
 HQF_DEFINE_ENGINE(gate, read_plan)
 HQF_DEFINE_ENGINE(fourier, parse_series)
+
+#define HQF_DEFINE_PRODUCTS(T)                                                                                     \
+  void born_forward(const Born& born, const T* psi, const T* matrix, T* output, const ParallelFor& parallel_for) { \
+    HQF_ON_VARIANT(born_forward(born, psi, matrix, output, parallel_for))                                          \
+  }                                                                                                                \
+  void born_backward(const Born& born, const T* grad, const T* psi, const T* matrix, T* grad_psi, T* grad_matrix,  \
+                     const ParallelFor& parallel_for) {                                                            \
+    HQF_ON_VARIANT(born_backward(born, grad, psi, matrix, grad_psi, grad_matrix, parallel_for))                    \
+  }                                                                                                                \
+  void product(int64_t rows, int64_t depth, int64_t columns, const T* left, const T* right, T* result,             \
+               const ParallelFor& parallel_for) {                                                                  \
+    HQF_ON_VARIANT(product(rows, depth, columns, left, right, result, parallel_for))                               \
+  }
+
+HQF_DEFINE_PRODUCTS(float)
+HQF_DEFINE_PRODUCTS(double)
 
 }  // namespace hqf

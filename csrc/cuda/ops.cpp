@@ -79,8 +79,8 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& inputs, co
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(hqfkernels, CUDA, m) {
-  m.impl("gate_forward", TORCH_BOX(&forward));
-  m.impl("gate_backward", TORCH_BOX(&backward));
+  m.impl("gate_forward", HQF_BOX(&forward));
+  m.impl("gate_backward", HQF_BOX(&backward));
 }
 
 namespace {

@@ -69,8 +69,8 @@ class Grid:
         points = points.expand(*weights.shape[:-1], *points.shape)
         values = torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), self.program, 1, [])
         halves = values.mT.unflatten(-1, (len(first), len(second)))
-        table = (first @ halves @ second.mT).flatten(-3)
-        shifts = weights @ shift_factors.mT + shift_constants
+        table = _product(_product(halves, second.mT).mT, first.mT).mT.flatten(-3)
+        shifts = _product(weights, shift_factors.mT) + shift_constants
         return torch.cat([table.index_select(-1, kept), shifts], -1)
 
     def adjoint(self, grad: Tensor, weights: Tensor) -> Tensor:
@@ -80,12 +80,20 @@ class Grid:
         n_outputs = Program.from_text(self.program).n_outputs
         table = slopes.new_zeros(*slopes.shape[:-1], n_outputs * len(points))
         table.index_copy_(-1, kept, slopes)
-        halves = first.mT @ table.unflatten(-1, (n_outputs, len(first), len(second))) @ second
+        table = table.unflatten(-1, (n_outputs, len(first), len(second)))
+        halves = _product(_product(table, second).mT, first).mT
         points = points.expand(*weights.shape[:-1], *points.shape)
         _, grad_weights = torch.ops.hqfkernels.gate_backward(
             halves.flatten(-2).mT, points, weights.unsqueeze(-2), self.program, 1, []
         )
-        return grad_weights.squeeze(-2) + shift_slopes @ shift_factors
+        return grad_weights.squeeze(-2) + _product(shift_slopes, shift_factors)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` for (..., m, k) and (k, n), by the operator that sums in the same order on any threads."""
+    rows = left.reshape(-1, left.shape[-1])
+    result: Tensor = torch.ops.hqfkernels.product(rows.contiguous(), right.contiguous())
+    return result.view(*left.shape[:-1], right.shape[-1])
 
 
 @lru_cache(maxsize=256)

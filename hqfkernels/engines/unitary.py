@@ -76,7 +76,7 @@ def forward(
 
     The result's dimensions lie in memory as they come; ``output_order`` tells its shape only.
     """
-    before, behind, real, amplitudes = _facts(circuit.text, measurement)
+    before, behind, real, amplitudes, strings = _facts(circuit.text, measurement)
     batch = inputs.shape[: inputs.dim() - feature_dims]
     dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
     flat, weights = inputs.to(dtype).flatten(len(batch)), weights.to(dtype)
@@ -93,7 +93,6 @@ def forward(
             psi = F.pad(psi, (0, 2**circuit.n_qubits - amplitudes[1]))
     basis = torch.eye(2**circuit.n_qubits, dtype=dtype, device=inputs.device)
     sets = weights.shape[:-1]
-    signs = _signs(circuit, measurement, basis)
     matrix = run(basis.expand(*sets, *basis.shape), weights.unsqueeze(-2), behind, 1, [])  # row b: U|b>, (re, im) each
     if not real:  # rows for the imaginary parts: i U|b>
         re, im = matrix.unflatten(-1, (-1, 2)).unbind(-1)
@@ -105,40 +104,35 @@ def forward(
     order = own + [d for d in range(len(batch)) if d not in own]
     n_sets = math.prod(sets)
     psi = psi.permute(*order, -1).reshape(n_sets, math.prod(batch) // max(n_sets, 1), psi.shape[-1])
-    values = derivatives.call("born_forward", psi, matrix.reshape(n_sets, *matrix.shape[-2:]), signs)
+    matrix = matrix.reshape(n_sets, *matrix.shape[-2:])
+    values = derivatives.call("born_forward", psi.contiguous(), matrix.contiguous(), strings)
     values = values.reshape(*(batch[d] for d in order), values.shape[-1])
     values = values.permute(*sorted(range(len(order)), key=order.__getitem__), -1)
     return values.reshape(ops.output_shape(inputs, values.shape[-1], feature_dims, output_order))
 
 
-def _signs(circuit: Circuit, measurement: Measurement, like: Tensor) -> Tensor:
-    """(2 * 2**n, n_outputs): how the squares of an amplitude's real and imaginary part count in each output."""
-    if measurement == "probs":
-        return like.repeat_interleave(2, 0)
-    one, z = like.new_ones(2), like.new_tensor([1.0, -1.0])
-    columns = []
-    for string in circuit.observables:
-        column = like.new_ones(1)
-        for letter in string:
-            column = torch.outer(column, z if letter == "Z" else one).flatten()
-        columns.append(column)
-    return torch.stack(columns, -1).repeat_interleave(2, 0)
-
-
 @static
-def _facts(circuit: str, measurement: Measurement) -> tuple[str, str, bool, tuple[int, int]]:
-    """`parts`, whether the states between them are real, and (first input, count) of amplitude encoding."""
+def _facts(circuit: str, measurement: Measurement) -> tuple[str, str, bool, tuple[int, int], list[int]]:
+    """What `forward` needs to know of a circuit, given by its text.
+
+    `parts`, whether the states between them are real, (first input, count) of amplitude encoding, and which bits of a
+    basis state have a Z in each observable: none to measure probabilities.
+    """
     before, behind = parts(circuit, measurement)
-    first = Circuit.from_text(circuit).gates[0]
+    whole = Circuit.from_text(circuit)
+    first = whole.gates[0]
     amplitudes = (first.angles[0].inputs[0][0], len(first.angles)) if first.name == "amplitudes" else (0, 0)
-    return before, behind, not before or Program.from_text(before).is_real, amplitudes
+    strings = [int(string.replace("I", "0").replace("Z", "1"), 2) for string in whole.observables]
+    real = not before or Program.from_text(before).is_real
+    return before, behind, real, amplitudes, strings if measurement == "expval" else []
 
 
-# Probabilities after a matrix, with signs: an operator of its own, so that the states behind the matrix are never kept
-# and no state needs to be normalised.
-torch.library.define("hqfkernels::born_forward", "(Tensor psi, Tensor matrix, Tensor signs) -> Tensor")
+# Probabilities after a matrix: an operator of its own, so that the states behind the matrix are never kept and no state
+# needs to be normalised. psi (g, B, K), matrix (g, K, N), the last of real and imaginary parts in turns, both
+# contiguous; `strings` are masks of the bits with a Z, none for the probabilities themselves: (g, B, n_outputs).
+torch.library.define("hqfkernels::born_forward", "(Tensor psi, Tensor matrix, int[] strings) -> Tensor")
 torch.library.define(
-    "hqfkernels::born_backward", "(Tensor grad, Tensor psi, Tensor matrix, Tensor signs) -> (Tensor, Tensor)"
+    "hqfkernels::born_backward", "(Tensor grad, Tensor psi, Tensor matrix, int[] strings) -> (Tensor, Tensor)"
 )
 
 
@@ -148,49 +142,65 @@ def _pieces(psi: Tensor, matrix: Tensor) -> list[tuple[int, slice]]:
     return [(g, slice(k, k + rows)) for g in range(len(psi)) for k in range(0, psi.shape[1], rows)]
 
 
+def _signs(matrix: Tensor, strings: Sequence[int]) -> Tensor:
+    """(N, n_outputs): how the squares of an amplitude's real and imaginary part count in each output."""
+    states = torch.arange(matrix.shape[-1] // 2, device=matrix.device)
+    if strings:
+        bits = states.unsqueeze(-1) & torch.tensor(strings, device=matrix.device)
+        odd = sum(bits >> k for k in range(MAX_QUBITS)) & 1
+        signs = 1 - 2 * odd
+    else:
+        signs = torch.eye(len(states), dtype=torch.int64, device=matrix.device)
+    return signs.repeat_interleave(2, 0).to(matrix.dtype)
+
+
 @torch.library.impl("hqfkernels::born_forward", "CompositeExplicitAutograd")
-def _born(psi: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-    """``(psi @ matrix)**2 @ signs / |psi|**2``: psi (g, B, K), matrix (g, K, N), signs (N, O) -> (g, B, O)."""
-    result = _born_fake(psi, matrix, signs)
-    for g, piece in _pieces(psi, matrix):
-        states = psi[g, piece]
-        values = (states @ matrix[g]).square_() @ signs
-        torch.div(values, states.square().sum(-1, keepdim=True), out=result[g, piece])
+def _born(psi: Tensor, matrix: Tensor, strings: Sequence[int]) -> Tensor:
+    """``(psi @ matrix)**2 @ signs / |psi|**2``."""
+    result, signs = _born_fake(psi, matrix, strings), _signs(matrix, strings)
+    with torch.autocast(psi.device.type, enabled=False):
+        for g, piece in _pieces(psi, matrix):
+            states = psi[g, piece]
+            values = (states @ matrix[g]).square_() @ signs
+            torch.div(values, states.square().sum(-1, keepdim=True), out=result[g, piece])
     return result
 
 
 @torch.library.register_fake("hqfkernels::born_forward")
-def _born_fake(psi: Tensor, matrix: Tensor, signs: Tensor) -> Tensor:
-    return psi.new_empty(*psi.shape[:2], signs.shape[-1])
+def _born_fake(psi: Tensor, matrix: Tensor, strings: Sequence[int]) -> Tensor:
+    return psi.new_empty(*psi.shape[:2], len(strings) or matrix.shape[-1] // 2)
 
 
 @torch.library.impl("hqfkernels::born_backward", "CompositeExplicitAutograd")
-def _born_backward(grad: Tensor, psi: Tensor, matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-    grad_psi, grad_matrix = _born_backward_fake(grad, psi, matrix, signs)
+def _born_backward(grad: Tensor, psi: Tensor, matrix: Tensor, strings: Sequence[int]) -> tuple[Tensor, Tensor]:
+    grad_psi, grad_matrix = _born_backward_fake(grad, psi, matrix, strings)
     grad_matrix.zero_()
-    for g, piece in _pieces(psi, matrix):
-        states = psi[g, piece]
-        phi = states @ matrix[g]
-        scaled = grad[g, piece] / states.square().sum(-1, keepdim=True)
-        along = scaled @ signs.mT
-        norm_slope = (phi.square() * along).sum(-1, keepdim=True) / states.square().sum(-1, keepdim=True)
-        slopes = phi.mul_(along).mul_(2)
-        grad_matrix[g].addmm_(states.mT, slopes)
-        torch.addmm(states * norm_slope, slopes, matrix[g].mT, beta=-2, out=grad_psi[g, piece])
+    signs = _signs(matrix, strings)
+    with torch.autocast(psi.device.type, enabled=False):
+        for g, piece in _pieces(psi, matrix):
+            states = psi[g, piece]
+            phi = states @ matrix[g]
+            scaled = grad[g, piece] / states.square().sum(-1, keepdim=True)
+            along = scaled @ signs.mT
+            norm_slope = (phi.square() * along).sum(-1, keepdim=True) / states.square().sum(-1, keepdim=True)
+            slopes = phi.mul_(along).mul_(2)
+            grad_matrix[g].addmm_(states.mT, slopes)
+            torch.addmm(states * norm_slope, slopes, matrix[g].mT, beta=-2, out=grad_psi[g, piece])
     return grad_psi, grad_matrix
 
 
 @torch.library.register_fake("hqfkernels::born_backward")
-def _born_backward_fake(grad: Tensor, psi: Tensor, matrix: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+def _born_backward_fake(grad: Tensor, psi: Tensor, matrix: Tensor, strings: Sequence[int]) -> tuple[Tensor, Tensor]:
     return psi.new_empty(psi.shape), matrix.new_empty(matrix.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, list[int]], output: Tensor) -> None:
+    psi, matrix, ctx.strings = inputs
+    ctx.save_for_backward(psi, matrix)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    return *derivatives.call("born_backward", grad, *ctx.saved_tensors), None
+    return *derivatives.call("born_backward", grad.contiguous(), *ctx.saved_tensors, ctx.strings), None
 
 
 derivatives.register("born_forward", _save, _differentiate)
@@ -202,19 +212,21 @@ def _folded(
 ) -> tuple[tuple[int, int], list[Tensor]]:
     """The mapped dimension as a part of the first one; the sizes of the two, and the tensors."""
     leading = [ops.lead(tensor, dim, size) for tensor, dim in zip(tensors, in_dims, strict=True)]
-    return (size, leading[0].shape[1]), [tensor.flatten(0, 1) for tensor in leading]
+    return (size, leading[0].shape[1]), [tensor.flatten(0, 1).contiguous() for tensor in leading]
 
 
 @torch.library.register_vmap("hqfkernels::born_forward")
-def _born_vmap(info: Any, in_dims: tuple[Any, ...], psi: Tensor, matrix: Tensor, signs: Tensor) -> tuple[Tensor, int]:
+def _born_vmap(
+    info: Any, in_dims: tuple[Any, ...], psi: Tensor, matrix: Tensor, strings: list[int]
+) -> tuple[Tensor, int]:
     sizes, folded = _folded(info.batch_size, (psi, matrix), in_dims[:2])
-    return torch.ops.hqfkernels.born_forward(*folded, signs).unflatten(0, sizes), 0
+    return torch.ops.hqfkernels.born_forward(*folded, strings).unflatten(0, sizes), 0
 
 
 @torch.library.register_vmap("hqfkernels::born_backward")
 def _born_backward_vmap(
-    info: Any, in_dims: tuple[Any, ...], grad: Tensor, psi: Tensor, matrix: Tensor, signs: Tensor
+    info: Any, in_dims: tuple[Any, ...], grad: Tensor, psi: Tensor, matrix: Tensor, strings: list[int]
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     sizes, folded = _folded(info.batch_size, (grad, psi, matrix), in_dims[:3])
-    grads = torch.ops.hqfkernels.born_backward(*folded, signs)
+    grads = torch.ops.hqfkernels.born_backward(*folded, strings)
     return (grads[0].unflatten(0, sizes), grads[1].unflatten(0, sizes)), (0, 0)

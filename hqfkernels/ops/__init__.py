@@ -23,6 +23,10 @@ checked: `hqfkernels.functional` does that. An engine maps inputs, and parameter
     `hqfkernels.propagation.Propagation`; the gradient in the weights. Contiguous float64; not differentiable, as
     `hqfkernels.engines.fourier` makes one differentiable operator of all ways to parameters.
 
+``product(left, right)``
+    The product of matrices (m, k) and (k, n), contiguous, float32 or float64. On the CPU every entry is summed in one
+    order, whatever the number of threads, which BLAS libraries do not promise. Not differentiable.
+
 Engines run them by `derivatives.call`. Autocast needs no rule: half-precision inputs are computed in float32 whatever
 the autocast state. Second derivatives and forward-mode derivatives raise; `hqfkernels.reference` has them.
 """
@@ -213,6 +217,15 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
 _declare("gate", Program, rotations)
 _declare("fourier", Series, series)
 _declare("custatevec", Blocks, custatevec)
+
+torch.library.define("hqfkernels::product", "(Tensor left, Tensor right) -> Tensor")
+
+
+@torch.library.impl("hqfkernels::product", "CompositeExplicitAutograd")
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
+
 
 torch.library.define("hqfkernels::propagation_forward", "(Tensor weights, str text) -> Tensor")
 torch.library.define("hqfkernels::propagation_backward", "(Tensor grad, Tensor weights, str text) -> Tensor")
