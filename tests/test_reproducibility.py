@@ -16,22 +16,29 @@ import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz
 from hqfkernels.nn import CircuitBank, CircuitLayer, DirectionalCircuit2d, LocalCircuit2d, PatchBank2d, PatchCircuit2d
 
-EXACT = ("gate", "fourier")
 CIRCUIT = ansatz.local_circuit((2, 2), 2).measure("ZIII", "XXII", "IIZZ")
+EXACT = {
+    "gate": ("gate", CIRCUIT),
+    "fourier": ("fourier", CIRCUIT),
+    "fourier on a grid": ("fourier", ansatz.strongly_entangling(5, 3)),
+    "unitary": ("unitary", ansatz.local_circuit((2, 2), 2)),
+    "unitary of many states": ("unitary", ansatz.strongly_entangling(7, 1)),
+}
 
 
 def outcome(
-    engine: str,
+    name: str,
     dtype: torch.dtype,
     batch: tuple[int, ...] = (2000, 3),
     groups: tuple[int, ...] = (),
     function=hqf.expval,
 ) -> list[Tensor]:
     """Values and the gradients of a weighted sum of them."""
+    engine, circuit = EXACT[name]
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(*batch, CIRCUIT.n_inputs, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-    weights = torch.randn(*groups, CIRCUIT.n_weights, generator=generator, dtype=torch.float64).requires_grad_()
-    values = function(CIRCUIT, inputs, weights, engine=engine)
+    inputs = torch.randn(*batch, circuit.n_inputs, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    weights = torch.randn(*groups, circuit.n_weights, generator=generator, dtype=torch.float64).requires_grad_()
+    values = function(circuit, inputs, weights, engine=engine)
     slope = torch.linspace(-1, 2, values.numel(), dtype=torch.float64).view(values.shape).to(values.dtype)
     return [values.detach(), *torch.autograd.grad((values * slope).sum(), (inputs, weights))]
 
@@ -43,19 +50,21 @@ def assert_equal(actual: list[Tensor], wanted: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("groups", [(), (3,)], ids=["one set of weights", "a set per group"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("engine", EXACT)
-def test_threads_change_no_bit(engine, dtype, groups, threads):
+@pytest.mark.parametrize("name", EXACT)
+def test_threads_change_no_bit(name, dtype, groups, threads):
+    batch = (300, 3) if "many states" in name else (2000, 3)
     for function in (hqf.expval, hqf.probs):
         torch.set_num_threads(1)
-        once = outcome(engine, dtype, groups=groups, function=function)
+        once = outcome(name, dtype, batch, groups=groups, function=function)
         for count in (1, 2, 3, 8):
             torch.set_num_threads(count)
-            assert_equal(outcome(engine, dtype, groups=groups, function=function), once)
+            assert_equal(outcome(name, dtype, batch, groups=groups, function=function), once)
 
 
 def digest() -> str:
-    """Of results of both engines."""
-    tensors = [t for engine in EXACT for dtype in (torch.float64, torch.float32) for t in outcome(engine, dtype)]
+    """Of results of all engines."""
+    dtypes = (torch.float64, torch.float32)
+    tensors = [t for name in EXACT for dtype in dtypes for t in outcome(name, dtype, (100, 3))]
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()
 
 
@@ -68,11 +77,12 @@ def test_processes_change_no_bit(native):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("engine", EXACT)
+@pytest.mark.parametrize("engine", ["gate", "fourier", "unitary"])
 def test_the_place_in_a_batch_changes_no_bit(engine, dtype, threads):
     """Equal samples get equal results, in whichever lane and whichever vector of a tile they are."""
     circuit = Circuit(3).ry(Input(0), 0).ry(Input(1), 1).ry(Input(2), 2).rx(Weight(0), 0).cx(0, 1).rx(0.3, 1)
-    circuit.cx(1, 2).ry(Input(1), 0).rx(0.4, 2).crx(2 * Input(0), 0, 1).measure("ZZZ", "XXX", "ZIZ", "IYI")
+    circuit.cx(1, 2).ry(Input(1), 0).rx(0.4, 2).crx(2 * Input(0), 0, 1)
+    circuit.measure(*(["ZZZ", "IZI"] if engine == "unitary" else ["ZZZ", "XXX", "ZIZ", "IYI"]))
     generator = torch.Generator().manual_seed(0)
     weights = torch.ones(1, dtype=dtype)
     for _ in range(10):

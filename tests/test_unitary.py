@@ -149,3 +149,109 @@ def test_vmap_and_compile():
     torch._dynamo.reset()
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(inputs[0], weights[0]), expected[0])
+
+
+# Groups, samples, amplitudes, qubits, strings: more and fewer states than a vector has lanes, one sample and many,
+# matrices that tasks add up together and by themselves.
+SHAPES = {
+    "one of each": (1, 1, 2, 1, [1]),
+    "no samples": (2, 0, 4, 2, [3]),
+    "no groups": (0, 5, 4, 2, [3]),
+    "few": (2, 7, 8, 3, [0, 5, 7]),
+    "probabilities": (3, 13, 8, 3, []),
+    "amplitudes that are not a power of two": (1, 11, 5, 4, [9, 1]),
+    "more strings than lanes": (1, 100, 16, 4, [*range(16), *range(9)]),
+    "many samples": (2, 5003, 32, 4, [8, 4, 2, 1]),
+    "many groups": (300, 3, 16, 3, [4, 2]),
+    "several chunks": (1, 1500, 128, 6, [32, 5]),
+    "a large matrix": (2, 203, 512, 8, [128, 3]),
+    "probabilities behind a large matrix": (1, 50, 256, 8, []),
+}
+
+
+def born(name: str, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[int]]:
+    """Gradients, states, a matrix, and strings."""
+    groups, samples, amplitudes, qubits, strings = SHAPES[name]
+    torch.manual_seed(0)
+    shapes = (samples, len(strings) or 2**qubits), (samples, amplitudes), (amplitudes, 2 ** (qubits + 1))
+    return [torch.randn(groups, *shape, dtype=torch.float64).to(dtype) for shape in shapes], strings
+
+
+def products(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
+    (grad, psi, matrix), strings = born(name, dtype)
+    run = torch.ops.hqfkernels
+    return [run.born_forward(psi, matrix, strings), *run.born_backward(grad, psi, matrix, strings)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", SHAPES)
+def test_products_are_those_of_torch(name, dtype):
+    (grad, psi, matrix), strings = born(name, dtype)
+    wide = [t.double().requires_grad_() for t in (psi, matrix)]
+    probabilities = (wide[0] @ wide[1]).square().unflatten(-1, (-1, 2)).sum(-1)
+    odd = torch.tensor([[(state & s).bit_count() % 2 for s in strings] for state in range(probabilities.shape[-1])])
+    values = probabilities @ (1.0 - 2 * odd).double() if strings else probabilities
+    values = values / wide[0].square().sum(-1, keepdim=True)
+    expected = [values, *torch.autograd.grad((values * grad.double()).sum(), wide)]
+    limit = 1e-12 if dtype == torch.float64 else 2e-5
+    for actual, wanted in zip(products(name, dtype), expected, strict=True):
+        assert actual.dtype == dtype
+        scale = wanted.abs().max().item() if wanted.numel() else 1.0
+        torch.testing.assert_close(actual.double(), wanted, atol=limit * scale, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", SHAPES)
+def test_products_are_the_same_on_any_number_of_threads(name, dtype, native):
+    results = []
+    for count in (1, 2, 3, 8):
+        torch.set_num_threads(count)
+        results.append(products(name, dtype))
+    for later in results[1:]:
+        assert all(map(torch.equal, later, results[0]))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_a_product_is_the_same_on_any_number_of_threads(rows, native):
+    torch.manual_seed(0)
+    left, right = torch.randn(rows, 333, dtype=torch.float64), torch.randn(333, 77, dtype=torch.float64)
+    run = torch.ops.hqfkernels.product
+    once = run(left, right)
+    torch.testing.assert_close(once, left @ right, atol=1e-12, rtol=0)
+    for count in (2, 3):
+        torch.set_num_threads(count)
+        assert torch.equal(run(left, right), once)
+    assert torch.equal(run(left[:1], right), once[:1])
+    assert run(left[:0], right).shape == (0, 77)
+    assert not run(left[:, :0].contiguous(), right[:0]).any()
+
+
+def test_products_refuse_what_does_not_fit(native):
+    (grad, psi, matrix), strings = born("few", torch.float64)
+    run = torch.ops.hqfkernels
+    for message, call in {
+        "contiguous tensors of one dtype": lambda: run.born_forward(psi.float(), matrix, strings),
+        "contiguous tensors of one dtype with 3": lambda: run.born_forward(psi.mT, matrix, strings),
+        "the matrix does not fit": lambda: run.born_forward(psi, matrix[:, 1:].contiguous(), strings),
+        "the gradient does not fit": lambda: run.born_backward(grad[:, 1:].contiguous(), psi, matrix, strings),
+        "float32 or float64": lambda: run.product(psi[0].half(), matrix[0].half()),
+        "the matrices do not fit": lambda: run.product(psi[0], psi[0]),
+    }.items():
+        with pytest.raises(RuntimeError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("name", ["amplitudes", "real encoding", "complex encoding"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_autocast_costs_no_precision(function, name):
+    inputs, weights = tensors(CIRCUITS[name], 7, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = results(function, CIRCUITS[name], inputs, weights, engine="unitary")
+    expected = results(function, CIRCUITS[name], inputs, weights, engine="unitary")
+    assert all(map(torch.equal, actual, expected))
+
+
+def everything() -> list[torch.Tensor]:
+    """Results for another process to compare with (test_variants.py)."""
+    dtypes = (torch.float64, torch.float32)
+    return [result for name in SHAPES for dtype in dtypes for result in products(name, dtype)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hqfkernels import backends
-from tests import test_fourier, test_gate_engine, test_ops
+from tests import test_fourier, test_gate_engine, test_ops, test_unitary
 
 LIMITS = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float32: 2e-5}
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("threads")
 
 def everything() -> dict[str, list[Tensor]]:
     """Results that this process holds against the reference in other tests; without the library, there is no more."""
-    modules = [test_fourier, test_ops, *([test_gate_engine] if backends.native_status()[0] else [])]
+    modules = [test_fourier, test_ops, test_unitary, *([test_gate_engine] if backends.native_status()[0] else [])]
     return {module.__name__: module.everything() for module in modules}
 
 

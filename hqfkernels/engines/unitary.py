@@ -158,7 +158,7 @@ def _signs(matrix: Tensor, strings: Sequence[int]) -> Tensor:
 def _born(psi: Tensor, matrix: Tensor, strings: Sequence[int]) -> Tensor:
     """``(psi @ matrix)**2 @ signs / |psi|**2``."""
     result, signs = _born_fake(psi, matrix, strings), _signs(matrix, strings)
-    with torch.autocast(psi.device.type, enabled=False):
+    with ops.exact(psi):
         for g, piece in _pieces(psi, matrix):
             states = psi[g, piece]
             values = (states @ matrix[g]).square_() @ signs
@@ -176,7 +176,7 @@ def _born_backward(grad: Tensor, psi: Tensor, matrix: Tensor, strings: Sequence[
     grad_psi, grad_matrix = _born_backward_fake(grad, psi, matrix, strings)
     grad_matrix.zero_()
     signs = _signs(matrix, strings)
-    with torch.autocast(psi.device.type, enabled=False):
+    with ops.exact(psi):
         for g, piece in _pieces(psi, matrix):
             states = psi[g, piece]
             phi = states @ matrix[g]

@@ -27,13 +27,14 @@ checked: `hqfkernels.functional` does that. An engine maps inputs, and parameter
     The product of matrices (m, k) and (k, n), contiguous, float32 or float64. On the CPU every entry is summed in one
     order, whatever the number of threads, which BLAS libraries do not promise. Not differentiable.
 
-Engines run them by `derivatives.call`. Autocast needs no rule: half-precision inputs are computed in float32 whatever
-the autocast state. Second derivatives and forward-mode derivatives raise; `hqfkernels.reference` has them.
+Engines run them by `derivatives.call`. All raise RuntimeError, under every version of torch, for arguments that they
+cannot take. Autocast needs no rule: half-precision inputs are computed in float32 whatever the autocast state. Second derivatives and forward-mode derivatives raise; `hqfkernels.reference` has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -47,7 +48,7 @@ from hqfkernels.propagation import Propagation
 from hqfkernels.reference import propagation, rotations, series
 from hqfkernels.series import Series
 
-_Recipe = TypeVar("_Recipe", Program, Series, Blocks)
+_Recipe = TypeVar("_Recipe", Program, Series, Blocks, Propagation)
 
 
 class _Reference(Protocol):
@@ -67,6 +68,19 @@ PLAIN: dict[str, Callable[..., Any]] = {}
 def compute_dtype(inputs: Tensor) -> torch.dtype:
     """In what a call computes: float64 for float64 inputs, else float32."""
     return torch.float64 if inputs.dtype == torch.float64 else torch.float32
+
+
+def exact(like: Tensor) -> AbstractContextManager[Any]:
+    """Lets no autocast lower the precision of what is computed on the device of ``like``."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _read(recipe_type: type[_Recipe], text: str) -> _Recipe:
+    """What ``text`` says; as in compiled operators, RuntimeError if it says nothing that can be read."""
+    try:
+        return recipe_type.from_text(text)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
 
 
 def empty_ordered(like: Tensor, shape: Sequence[int], order: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -135,14 +149,15 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
 
     @torch.library.register_fake(forward)
     def output(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-        shape = output_shape(inputs, recipe_type.from_text(text).n_outputs, feature_dims, order)
+        shape = output_shape(inputs, _read(recipe_type, text).n_outputs, feature_dims, order)
         return empty_ordered(inputs, shape, order, compute_dtype(inputs))
 
     def plain_forward(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
         dtype = compute_dtype(inputs)
         flat = inputs.to(dtype).flatten(inputs.dim() - feature_dims)
         result = output(inputs, parameters, text, feature_dims, order)
-        values = reference.forward(recipe_type.from_text(text), flat, parameters.to(dtype))
+        with exact(inputs):
+            values = reference.forward(_read(recipe_type, text), flat, parameters.to(dtype))
         return result.copy_(values.view(result.shape))
 
     @torch.library.register_fake(backward)
@@ -158,9 +173,10 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
         dtype = compute_dtype(inputs)
         batch_dims = inputs.dim() - feature_dims
         flat, slope = inputs.to(dtype).flatten(batch_dims), grad.to(dtype).flatten(batch_dims)
-        along_inputs, along_parameters = reference.backward(
-            recipe_type.from_text(text), slope, flat, parameters.to(dtype)
-        )
+        with exact(inputs):
+            along_inputs, along_parameters = reference.backward(
+                _read(recipe_type, text), slope, flat, parameters.to(dtype)
+            )
         grad_inputs, grad_parameters = gradients(grad, inputs, parameters, text, feature_dims, order)
         return grad_inputs.copy_(along_inputs.view(inputs.shape)), grad_parameters.copy_(along_parameters)
 
@@ -223,7 +239,7 @@ torch.library.define("hqfkernels::product", "(Tensor left, Tensor right) -> Tens
 
 @torch.library.impl("hqfkernels::product", "CompositeExplicitAutograd")
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    with torch.autocast(left.device.type, enabled=False):
+    with exact(left):
         return left @ right
 
 
@@ -233,9 +249,9 @@ torch.library.define("hqfkernels::propagation_backward", "(Tensor grad, Tensor w
 
 @torch.library.impl("hqfkernels::propagation_forward", "CompositeExplicitAutograd")
 def _propagate(weights: Tensor, text: str) -> Tensor:
-    return propagation.forward(Propagation.from_text(text), weights)
+    return propagation.forward(_read(Propagation, text), weights)
 
 
 @torch.library.impl("hqfkernels::propagation_backward", "CompositeExplicitAutograd")
 def _propagate_back(grad: Tensor, weights: Tensor, text: str) -> Tensor:
-    return propagation.backward(Propagation.from_text(text), grad, weights)
+    return propagation.backward(_read(Propagation, text), grad, weights)
