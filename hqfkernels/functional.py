@@ -23,6 +23,9 @@ from hqfkernels.reference import circuit as _reference
 
 INPUT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
+EXPORTED_SAMPLES = 4096
+"""`torch.export` leaves the batch open; "auto" chooses an engine for a batch of this size there."""
+
 
 def expval(
     circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
@@ -105,8 +108,7 @@ def evaluate(
     outputs of the circuits follow each other. A ``cache`` keeps what the Fourier engine computes from weights alone.
     """
     batch_dims = inputs.dim() - feature_dims
-    # Not by numel(), which makes constants of sizes that an export keeps open.
-    choice = scheduled(schedule, math.prod(inputs.shape[:batch_dims]), math.prod(weights[0].shape[:-1]))
+    choice = scheduled(schedule, *_counts(inputs.shape[:batch_dims], weights[0].shape[:-1]))
     if not choice.simulated and not torch.compiler.is_compiling():
         _refuse_forward_mode(inputs, *weights)
     if choice.engine == "fourier":
@@ -121,6 +123,13 @@ def evaluate(
     order = ops.input_order(inputs, feature_dims, output_order)
     pairs = zip(circuits, weights, strict=True)
     return torch.stack([run(c, inputs, w, measurement, feature_dims, order) for c, w in pairs], batch_dims)
+
+
+def _counts(batch: Sequence[int], groups: Sequence[int]) -> tuple[int, int]:
+    """Samples and sets of weights, for the planner."""
+    if torch.compiler.is_exporting():  # sizes that are to stay open must not be compared with numbers
+        return EXPORTED_SAMPLES, EXPORTED_SAMPLES if gate.own_weights(batch, groups) else 1
+    return math.prod(batch), math.prod(groups)
 
 
 def _runner(choice: Choice) -> Callable[..., Tensor]:

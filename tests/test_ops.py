@@ -489,6 +489,45 @@ def test_compiled_states():
     assert_same(compiled(inputs, weights), call(inputs, weights))
 
 
+OPEN_BATCHES = {"per sample": ((16,), (16,)), "per row": ((16, 3), (16, 1)), "per column": ((16, 3), (3,))}
+
+
+@pytest.mark.parametrize("batch", OPEN_BATCHES)
+@pytest.mark.parametrize("engine", ["auto", "gate", "fourier", "unitary"])
+def test_sets_of_weights_with_a_batch_of_any_size(engine, batch):
+    """Compiled, with every way to say that the batch is open, and exported."""
+    circuit = ansatz.local_circuit((2, 2), 1)
+    call = partial(hqf.expval, circuit, engine=engine)
+    shape, groups = OPEN_BATCHES[batch]
+
+    def arguments(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+        own = (samples, *groups[1:]) if groups[0] == 16 else groups
+        return torch.randn(samples, *shape[1:], circuit.n_inputs), torch.randn(*own, circuit.n_weights)
+
+    for how in ("dynamic", "automatic", "marked"):
+        torch._dynamo.reset()
+        compiled = torch.compile(call, fullgraph=True, backend="eager", dynamic=True if how == "dynamic" else None)
+        for samples in (16, 7, 300):
+            inputs, weights = arguments(samples)
+            if how == "marked":
+                torch._dynamo.mark_dynamic(inputs, 0)
+                if groups[0] == 16:
+                    torch._dynamo.mark_dynamic(weights, 0)
+            assert_same(compiled(inputs, weights), call(inputs, weights), 1e-5)
+
+    class Model(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+            return call(inputs, weights)
+
+    size = torch.export.Dim("samples", min=2)
+    open_sizes = ({0: size}, {0: size} if groups[0] == 16 else None)
+    for strict in (True, False) if engine == "gate" else (False,):
+        program = torch.export.export(Model(), arguments(16), dynamic_shapes=open_sizes, strict=strict).module()
+        for samples in (2, 16, 300):
+            inputs, weights = arguments(samples)
+            assert_same(program(inputs, weights), call(inputs, weights), 1e-5)
+
+
 # --- autocast ---------------------------------------------------------------------------------------------------------
 
 

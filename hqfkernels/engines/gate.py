@@ -28,16 +28,27 @@ def forward(
 ) -> Tensor:
     """Evaluates the circuit; arguments are checked, and mean what they mean to `hqfkernels.ops`."""
     batch = inputs.shape[: inputs.dim() - feature_dims]
-    sets = math.prod(weights.shape[:-1])
-    as_inputs = sets > 1 and not output_order and math.prod(batch) < SHARED_SAMPLES * sets
-    if as_inputs:
+    if not output_order and _few_samples_to_a_set(batch, weights.shape[:-1]):
         # In the precision of the computation: half-precision inputs must not cost the weights theirs.
         wide = torch.float64 if inputs.dtype == torch.float64 else torch.float32
         own = weights.to(wide).expand(*batch, weights.shape[-1])
         inputs, weights, feature_dims = torch.cat([inputs.to(wide).flatten(len(batch)), own], -1), own.new_empty(0), 1
-    text = _program(circuit.text, measurement, as_inputs)
+        text = _program_of_inputs(circuit.text, measurement)
+    else:
+        text = _program(circuit.text, measurement)
     result: Tensor = derivatives.call("gate_forward", inputs, weights, text, feature_dims, list(output_order))
     return result
+
+
+def own_weights(batch: Sequence[int], sets: Sequence[int]) -> bool:
+    """Whether every sample has weights of its own; sizes that an export leaves open stay open."""
+    return len(sets) == len(batch) > 0 and all(s == b for s, b in zip(sets, batch, strict=True))
+
+
+def _few_samples_to_a_set(batch: Sequence[int], sets: Sequence[int]) -> bool:
+    if torch.compiler.is_exporting():  # sizes that are to stay open must not be compared with numbers
+        return own_weights(batch, sets)
+    return math.prod(sets) > 1 and math.prod(batch) < SHARED_SAMPLES * math.prod(sets)
 
 
 def forward_large(
@@ -60,10 +71,13 @@ def _blocks(circuit: str, measurement: Measurement) -> str:
 
 
 @static
-def _program(circuit: str, measurement: Measurement, weights_as_inputs: bool) -> str:
-    if weights_as_inputs:
-        circuit = _weights_as_inputs(Circuit.from_text(circuit)).text
+def _program(circuit: str, measurement: Measurement) -> str:
     return lower(circuit, measurement)
+
+
+@static
+def _program_of_inputs(circuit: str, measurement: Measurement) -> str:
+    return lower(_weights_as_inputs(Circuit.from_text(circuit)).text, measurement)
 
 
 def _weights_as_inputs(circuit: Circuit) -> Circuit:

@@ -147,8 +147,7 @@ def _signs(matrix: Tensor, strings: Sequence[int]) -> Tensor:
     states = torch.arange(matrix.shape[-1] // 2, device=matrix.device)
     if strings:
         bits = states.unsqueeze(-1) & torch.tensor(strings, device=matrix.device)
-        odd = sum(bits >> k for k in range(MAX_QUBITS)) & 1
-        signs = 1 - 2 * odd
+        signs = torch.stack([1 - 2 * (bits >> k & 1) for k in range(MAX_QUBITS)]).prod(0)
     else:
         signs = torch.eye(len(states), dtype=torch.int64, device=matrix.device)
     return signs.repeat_interleave(2, 0).to(matrix.dtype)

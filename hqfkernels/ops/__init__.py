@@ -28,7 +28,8 @@ checked: `hqfkernels.functional` does that. An engine maps inputs, and parameter
     order, whatever the number of threads, which BLAS libraries do not promise. Not differentiable.
 
 Engines run them by `derivatives.call`. All raise RuntimeError, under every version of torch, for arguments that they
-cannot take. Autocast needs no rule: half-precision inputs are computed in float32 whatever the autocast state. Second derivatives and forward-mode derivatives raise; `hqfkernels.reference` has them.
+cannot take. Autocast needs no rule: half-precision inputs are computed in float32 whatever the autocast state. Second
+derivatives and forward-mode derivatives raise; `hqfkernels.reference` has them.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
 
     @torch.library.register_fake(forward)
     def output(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-        shape = output_shape(inputs, _read(recipe_type, text).n_outputs, feature_dims, order)
+        recipe: Any = _read(recipe_type, text)
+        shape = output_shape(inputs, recipe.n_outputs, feature_dims, order)
         return empty_ordered(inputs, shape, order, compute_dtype(inputs))
 
     def plain_forward(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
