@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hqfkernels.program import Program
 from hqfkernels.propagation import Collect, Propagation
@@ -43,6 +44,13 @@ CONSTANTS: dict[str, float] = {
 PAIR_CHARACTERS = 15
 """How much of a propagation's text a pair of strings takes."""
 
+LANES = 16
+"""Samples that the gate engine simulates together, or as many places that stay empty."""
+DOUBLE_LANES = 8
+"""Likewise in double precision."""
+TILE = 128
+"""Samples that the contraction of the Fourier engine takes at a time, or as many places that stay empty."""
+
 GPU_CONSTANTS: dict[str, float] = {
     "gate call": 5e4,
     "gate number": 2.8e-3,  # 12 bytes at 4.3 TB/s: read twice and its gradient written, or an output's
@@ -69,16 +77,40 @@ GPU_CONSTANTS: dict[str, float] = {
 Counts = dict[str, float]
 
 
+class Prices(NamedTuple):
+    """Nanoseconds for a call, for a set of weights, for a sample.
+
+    Attributes:
+        call, weight_set, sample: the prices.
+        fewest: samples that a call is charged at least.
+        fewest_of_set: samples that each set of weights is charged at least.
+    """
+
+    call: float
+    weight_set: float
+    sample: float
+    fewest: int = 0
+    fewest_of_set: int = 0
+
+
 @dataclass(frozen=True)
 class Cost:
-    """Counts of what `CONSTANTS` prices: in a call, for a set of weights, for a sample."""
+    """Counts of what `CONSTANTS` prices: in a call, for a set of weights, for a sample; the rest as in `Prices`."""
 
     call: Counts = field(default_factory=dict)
     weight_set: Counts = field(default_factory=dict)
     sample: Counts = field(default_factory=dict)
+    fewest: int = 0
+    fewest_of_set: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(_sum(*pair) for pair in zip(self._parts, other._parts, strict=True)))
+        return Cost(
+            _sum(self.call, other.call),
+            _sum(self.weight_set, other.weight_set),
+            _sum(self.sample, other.sample),
+            max(self.fewest, other.fewest),
+            max(self.fewest_of_set, other.fewest_of_set),
+        )
 
     def samples_to_set(self, count: float) -> Cost:
         """What ``count`` samples cost, as part of a set of weights."""
@@ -86,31 +118,30 @@ class Cost:
 
     @property
     def prices(self) -> Prices:
-        """Nanoseconds for a call, for a set of weights, for a sample."""
-        return self.priced(CONSTANTS)
-
-    def priced(self, constants: dict[str, float]) -> Prices:
-        """`prices` by other constants than those of CPUs."""
-        call, weight_set, sample = (
-            sum(constants[name] * number for name, number in counts.items()) for counts in self._parts
-        )
-        return call, weight_set, sample
+        """On CPUs."""
+        return Prices(*self._priced(CONSTANTS), self.fewest, self.fewest_of_set)
 
     @property
-    def _parts(self) -> tuple[Counts, Counts, Counts]:
-        return self.call, self.weight_set, self.sample
+    def gpu_prices(self) -> Prices:
+        """On a GPU, whose threads take what samples there are."""
+        return Prices(*self._priced(GPU_CONSTANTS))
+
+    def _priced(self, constants: dict[str, float]) -> tuple[float, float, float]:
+        call, weight_set, sample = (
+            sum(constants[name] * number for name, number in counts.items())
+            for counts in (self.call, self.weight_set, self.sample)
+        )
+        return call, weight_set, sample
 
 
 def _sum(first: Counts, second: Counts) -> Counts:
     return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
 
 
-Prices = tuple[float, float, float]
-
-
 def total(prices: Prices, samples: int, sets: int) -> float:
     """Nanoseconds for ``samples`` samples under ``sets`` sets of weights."""
-    return prices[0] + prices[1] * max(sets, 1) + prices[2] * samples
+    charged = max(samples, prices.fewest, prices.fewest_of_set * sets)
+    return prices.call + prices.weight_set * max(sets, 1) + prices.sample * charged
 
 
 def gate(program: Program) -> Cost:
@@ -135,6 +166,7 @@ def gate(program: Program) -> Cost:
             "gate pair": pairs * shared,
             "gate own pair": pairs * lanes,
         },
+        LANES,
     )
 
 
@@ -150,6 +182,7 @@ def contraction(polynomials: Polynomials) -> Cost:
             "fourier run": sum(len({a for a, _ in terms}) for terms in polynomials.terms),
             "fourier term": polynomials.n_terms,
         },
+        fewest_of_set=TILE,
     )
 
 
@@ -165,19 +198,19 @@ def propagation(recipe: Propagation) -> Cost:
 def affordable_pairs(program: Program, samples: int) -> int:
     """Pairs of strings whose propagation costs as much as simulating ``samples`` samples."""
     price = CONSTANTS["propagation pair"] + PAIR_CHARACTERS * CONSTANTS["character"]
-    return int(samples * gate(program).prices[2] / price)
+    return int(samples * gate(program).prices.sample / price)
 
 
 def grid(program: Program, axes: tuple[Axis, ...]) -> Cost:
     """Parameters from the values on a grid."""
-    points = CONSTANTS["double"] * math.prod(axis.size for axis in axes)
-    return Cost({"grid call": 1}) + gate(program).samples_to_set(points)
+    points = math.ceil(math.prod(axis.size for axis in axes) / DOUBLE_LANES) * DOUBLE_LANES
+    return Cost({"grid call": 1}) + gate(program).samples_to_set(CONSTANTS["double"] * points)
 
 
 def unitary(before: Program | None, behind: Program) -> Cost:
     """The unitary engine; without a circuit before, the inputs are the state."""
     size = 2**behind.n_qubits
     planes = 1 if before is None or before.is_real else 2
-    encoding = Cost() if before is None else Cost(sample=gate(before).sample)
+    encoding = Cost() if before is None else Cost(sample=gate(before).sample, fewest=LANES)
     products = Cost({"unitary call": 1}, {}, {"unitary amplitude": size, "unitary product": 6 * planes * size**2})
     return encoding + products + gate(behind).samples_to_set(size)

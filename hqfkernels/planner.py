@@ -34,6 +34,9 @@ CARRIED = {
 }
 """The engines that a backend has. In the place of kernels that are missing, the reference runs any engine."""
 
+KERNELS = ("cpu", "cuda", "triton")
+"""The backends whose prices are known."""
+
 MAX_NATIVE_QUBITS = 20
 """The CPU kernels hold two states per lane in memory; above this they refuse. Propagation and contraction do not."""
 
@@ -47,7 +50,7 @@ class Choice(NamedTuple):
     Attributes:
         engine: the algorithm: "gate", "fourier" or "unitary".
         backend: what runs it: "cpu", "cuda", "triton", "custatevec", or "reference" (plain torch).
-        prices: for a call, for a set of weights and for a sample.
+        prices: what it costs there.
         simulated: whether `hqfkernels.reference.circuit` takes the place of the engine's operators.
     """
 
@@ -69,7 +72,8 @@ class Plan:
         engine: the algorithm: "gate", "fourier" or "unitary".
         backend: "cpu" or "cuda" (compiled kernels), "triton", "custatevec", or "reference" (plain torch).
         costs: estimated cost of each engine that can take the call, in nanoseconds for the whole batch: of one
-            core, or of a GPU.
+            core, or of a GPU. Empty where kernels have no part in the call: what plain torch and cuStateVec take is not
+            known.
         reasons: for each engine and backend that was not chosen, why.
     """
 
@@ -79,7 +83,7 @@ class Plan:
     reasons: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        worker = " of one core" if self.backend in ("cpu", "reference") else ""
+        worker = " of one core" if self.backend == "cpu" else ""
         lines = [f"engine {self.engine}, backend {self.backend}"]
         lines += [
             f"  {engine}: about {cost / 1e3:.3g} microseconds{worker}, forward and backward"
@@ -144,7 +148,7 @@ class _Call:
 
     def priced(self, engine: str, cost: Cost) -> Prices:
         """The prices of an engine on the device."""
-        return cost.priced(costs.GPU_CONSTANTS) if self.on_gpu and engine != "unitary" else cost.prices
+        return cost.gpu_prices if self.on_gpu and engine != "unitary" else cost.prices
 
     def refusal(self, backend: str, engine: str) -> str | None:
         """Why a backend does not run an engine in this call; None if it can."""
@@ -249,7 +253,7 @@ def _choose(call: _Call) -> Schedule:
             raise RuntimeError(f"backend {call.backend!r} refuses: {next(iter(refusals.values()))}")
     carriers = {engine: call.carrier(engine) for engine in engines}
     # Kernels first. Neither cuStateVec nor plain torch is weighed against them: their constants are not known.
-    for worth in (("cpu", "cuda", "triton"), ("custatevec",), ("reference",)):
+    for worth in (KERNELS, ("custatevec",), ("reference",)):
         if found := {engine: backend for engine, backend in carriers.items() if backend in worth}:
             break
     simulated = found.get("gate") == "reference" and (call.backend == "reference" or call.n_qubits > call.max_qubits)
@@ -285,7 +289,7 @@ def explain_choice(circuit: str, place: Place, engine: str, backend: str, sample
     found = []
     for name in ENGINES[1:]:
         cost = estimate(circuit, "expval", name)
-        if not isinstance(cost, str) and not (call.on_gpu and name == "unitary"):
+        if not isinstance(cost, str) and chosen.backend in KERNELS and not (call.on_gpu and name == "unitary"):
             found.append((name, total(call.priced(name, cost), samples, sets)))
         if name != chosen.engine:
             reasons.append((name, cost if isinstance(cost, str) else _why_not(name, call, chosen, schedule)))

@@ -161,7 +161,9 @@ def axes_of(program: Program) -> tuple[Axis, ...]:
             raise ValueError(f"input {k} enters {', '.join(f'{f:g}' for f in factors)} times: no common unit")
         axes.append(Axis(k, unit, round(sum(factors) / unit)))
         if axes[-1].degree > MAX_DEGREE:
-            raise ValueError(f"its polynomials have degree {axes[-1].degree} in input {k}, more than {MAX_DEGREE}")
+            raise ValueError(
+                f"the circuit's polynomials have degree {axes[-1].degree} in input {k}, more than {MAX_DEGREE}"
+            )
     if max(products := halves(tuple(axes))) > MAX_PRODUCTS:
         raise ValueError(f"half of its inputs have {max(products)} products of features, more than {MAX_PRODUCTS}")
     return tuple(axes)

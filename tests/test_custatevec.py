@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import hqfkernels as hqf
-from hqfkernels import Circuit, Input, Weight, ansatz, functional, planner
+from hqfkernels import Circuit, Input, Weight, ansatz, costs, functional, planner
 from hqfkernels.backends import cuda, custatevec
 from hqfkernels.backends.custatevec import gate
 from hqfkernels.blocks import GROUP_QUBITS, Blocks, fuse
@@ -417,7 +417,7 @@ def test_the_planner_takes_it_for_large_registers(monkeypatch, fresh_choices, av
 
 
 def test_what_is_chosen_for_it_runs_there():
-    chosen = planner.Choice("gate", "custatevec", (0.0, 0.0, 0.0))
+    chosen = planner.Choice("gate", "custatevec", costs.Prices(0.0, 0.0, 0.0))
     with pytest.raises(RuntimeError, match="cuStateVec computes on GPUs, the inputs are on cpu"):
         functional.evaluate((ansatz.angle_encoding(4),), torch.zeros(2, 4), (torch.zeros(0),), (chosen,))
 

@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import hqfkernels as hqf
-from hqfkernels import Circuit, Input, Weight, ansatz
+from hqfkernels import Circuit, Input, Weight, ansatz, costs
 from hqfkernels.engines import fourier
 from hqfkernels.engines.fourier import MAX_TERMS, Grid, recipe
 from hqfkernels.program import Program, lower
@@ -453,6 +453,29 @@ def test_the_planner_takes_it_for_large_batches(native, recorder):
     torch.testing.assert_close(auto, gate, atol=1e-5, rtol=0)
     # One set of weights for each sample leaves nothing to share.
     assert hqf.explain(circuit, many, torch.randn(50000, circuit.n_weights)).engine == "gate"
+
+
+@pytest.mark.parametrize("n_qubits", [5, 6, 7])
+@pytest.mark.parametrize("layers", [2, 3, 10])
+def test_the_planner_simulates_many_sets_of_weights_without_inputs(n_qubits, layers, native):
+    """Neither the grid of a set nor its propagation comes at the price of one sample."""
+    circuit = Circuit(n_qubits)
+    for k in range(layers * n_qubits):
+        q = k % n_qubits
+        circuit.ry(Weight(2 * k), q).rz(Weight(2 * k + 1), q).cx(q, (q + 1) % n_qubits)
+    plan = hqf.explain(circuit, torch.zeros(1000, 0), torch.zeros(1000, circuit.n_weights))
+    assert plan.engine == "gate"
+    assert dict(plan.costs).get("fourier", math.inf) > 2 * dict(plan.costs)["gate"]
+
+
+def test_lanes_that_stay_empty_are_charged(native):
+    """One sample of a large register takes as long as a vector of them."""
+    circuit = ansatz.strongly_entangling(14, 2)
+    cost = {
+        samples: dict(hqf.explain(circuit, torch.zeros(samples, 14), torch.zeros(circuit.n_weights)).costs)["gate"]
+        for samples in (1, costs.LANES, 2 * costs.LANES)
+    }
+    assert cost[1] == cost[costs.LANES] < cost[2 * costs.LANES]
 
 
 # --- inside torch -----------------------------------------------------------------------------------------------------

@@ -202,6 +202,7 @@ def test_a_backend_that_is_not_there_is_refused():
     assert done.returncode != 0
     assert "RuntimeError: backend 'cpu' refuses: HQF_DISABLE_NATIVE is set" in done.stderr
     assert "backend reference" in done.stdout
+    assert "microseconds" not in done.stdout
     assert "not cpu: HQF_DISABLE_NATIVE is set" in done.stdout
 
 
@@ -226,6 +227,7 @@ def test_explain_names_what_runs_and_why_the_rest_does_not(native):
     asked = hqf.explain(two_qubits(), torch.zeros(4, 3), torch.zeros(2), backend="reference")
     assert asked.backend == "reference"
     assert dict(asked.reasons)["cpu"] == "reference was asked for"
+    assert not asked.costs, "what plain torch takes is not known"
     elsewhere = hqf.explain(two_qubits(), torch.zeros(4, 3, device="meta"), torch.zeros(2, device="meta"))
     assert elsewhere.backend == "reference"
     assert "meta" in dict(elsewhere.reasons)["cpu"]

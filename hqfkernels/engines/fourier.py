@@ -91,7 +91,7 @@ class Grid:
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right`` for (..., m, k) and (k, n), by the operator that sums in the same order on any threads."""
-    rows = left.reshape(-1, left.shape[-1])
+    rows = left.reshape(math.prod(left.shape[:-1]), left.shape[-1])
     result: Tensor = torch.ops.hqfkernels.product(rows.contiguous(), right.contiguous())
     return result.view(*left.shape[:-1], right.shape[-1])
 
@@ -142,14 +142,15 @@ def recipe(program: str) -> Recipe:
     n_points = math.prod(axis.size for axis in axes)
     n_terms = found[0].n_terms if found else n_points * lowered.n_outputs
     if n_terms > MAX_TERMS:
-        raise ValueError(f"its polynomials have {n_terms} terms, more than {MAX_TERMS}")
+        raise ValueError(f"the circuit's polynomials have {n_terms} terms, more than {MAX_TERMS}")
     features = max(found[0].n_products if found else halves(axes))
     if features > MAX_FEATURES:
-        raise ValueError(f"half of its inputs have {features} products of features, more than {MAX_FEATURES}")
+        raise ValueError(f"half of the circuit's inputs have {features} products of features, more than {MAX_FEATURES}")
     grid_cost = costs.grid(lowered, axes)
     if found is not None:
         cost = costs.propagation(found[1])
-        if n_points * lowered.n_outputs > MAX_TERMS or sum(cost.prices) <= sum(grid_cost.prices):
+        cheaper = costs.total(cost.prices, 0, 1) <= costs.total(grid_cost.prices, 0, 1)
+        if cheaper or n_points * lowered.n_outputs > MAX_TERMS:
             return Recipe(*found, cost)
     polynomials = found[0] if found else _dense(axes, lowered.n_outputs)
     return Recipe(polynomials, _grid(lowered, polynomials), grid_cost)

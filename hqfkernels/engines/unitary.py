@@ -46,11 +46,12 @@ def parts(circuit: str, measurement: Measurement) -> tuple[str, str]:
     """
     whole = Circuit.from_text(circuit)
     if whole.n_qubits > MAX_QUBITS:
-        raise ValueError(f"it takes at most {MAX_QUBITS} qubits, the circuit has {whole.n_qubits}")
+        raise ValueError(f"the engine takes at most {MAX_QUBITS} qubits, the circuit has {whole.n_qubits}")
     if measurement == "state":
-        raise ValueError("it computes probabilities, not states")
-    if measurement == "expval" and any(set(string) - set("IZ") for string in whole.observables):
-        raise ValueError("it measures strings of Z only")
+        raise ValueError("the engine computes probabilities, not states")
+    other = [string for string in whole.observables if set(string) - set("IZ")]
+    if measurement == "expval" and other:
+        raise ValueError(f"the engine measures strings of Z only, the circuit asks for {other[0]}")
     with_inputs = [k for k, gate in enumerate(whole.gates) if any(angle.inputs for angle in gate.angles)]
     cut = with_inputs[-1] + 1 if with_inputs else 0
     first, second = Circuit(whole.n_qubits), Circuit(whole.n_qubits).amplitudes()
