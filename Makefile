@@ -13,11 +13,11 @@ BIN := $(VENV)/bin
 CXX_FILES := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers bench-compare bench-docs gpu-check fuzz wheel test-wheel \
-	test-minimum audit clean
+.PHONY: help setup test coverage sanitize demo lint docs bench bench-peers bench-compare bench-docs gpu-check fuzz wheel \
+	test-kernels test-lowest-torch test-wheel test-minimum audit clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.built ## Create .venv, install all dependencies, compile the library
 
@@ -107,6 +107,29 @@ test-minimum: dist ## The same with the lowest versions that pyproject.toml admi
 	$(call test-installed,$(BIN)/uv pip compile --quiet --python build/installed/venv --resolution lowest-direct $(EXTRA_OPTIONS) \
 		pyproject.toml --output-file build/installed/lowest.txt && \
 		$(BIN)/uv pip install --python build/installed/venv --requirement build/installed/lowest.txt)
+
+KERNEL_TESTS := $(addprefix tests/test_,fourier.py gate_engine.py propagation.py reproducibility.py threads.py unitary.py)
+ONCE_IS_ENOUGH := compile or opcheck or processes or bad_texts or small_batches
+
+test-kernels: setup ## Run the tests of the kernels in each instruction set that this CPU has, on one thread and on two
+	@set -e; for variant in $$($(BIN)/python -c '$(VARIANTS)'); do for threads in 1 2; do \
+		echo "kernels for $$variant, threads: $$threads"; \
+		HQF_CPU_CAPABILITY=$$variant OMP_NUM_THREADS=$$threads \
+			$(BIN)/python -m pytest $(KERNEL_TESTS) -k 'not ($(ONCE_IS_ENOUGH))'; \
+	done; done
+VARIANTS := import torch; from hqfkernels import _C; names = _C.build_info()["cpu_variants"]; \
+	print(*names[: names.index(_C.cpu_capability()) + 1])
+
+OPERATOR_TESTS := $(addprefix tests/test_,bank.py circuit.py export.py fourier.py functional.py gate_engine.py nn.py ops.py \
+	parameter_cache.py propagation.py unitary.py)
+LOWEST := import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*(d.replace(">=", "==") for d in p["dependencies"]), *p["optional-dependencies"]["test"])
+
+test-lowest-torch: setup ## Run the tests of operators, engines, layers and errors with the lowest torch, without building again
+	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest $$($(BIN)/python -c '$(LOWEST)')
+	build/lowest/bin/python -c 'import torch, hqfkernels; print("torch", torch.__version__, *hqfkernels.backends.native_status())'
+	build/lowest/bin/python -m pytest $(OPERATOR_TESTS) -k 'not inductor'
 
 audit: setup ## Look the newest dependencies up in the database of known vulnerabilities
 	mkdir -p build

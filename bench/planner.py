@@ -165,8 +165,9 @@ def fit(run: dict[str, Any]) -> dict[str, float]:
         for engine, nanoseconds in case["measured"].items():
             cost = planner.estimate(by_name[case["circuit"]].circuit.text, "expval", engine)
             assert isinstance(cost, costs.Cost)
+            samples = costs.charged(cost.prices, case["batch"], 1)
             rows.append(
-                [cost.call.get(n, 0) + cost.weight_set.get(n, 0) + case["batch"] * cost.sample.get(n, 0) for n in names]
+                [cost.call.get(n, 0) + cost.weight_set.get(n, 0) + samples * cost.sample.get(n, 0) for n in names]
             )
             times.append(math.log(nanoseconds))
     counts, target = torch.tensor(rows, dtype=torch.float64), torch.tensor(times, dtype=torch.float64)

@@ -138,10 +138,14 @@ def _sum(first: Counts, second: Counts) -> Counts:
     return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
 
 
+def charged(prices: Prices, samples: int, sets: int) -> int:
+    """Samples that a call with ``samples`` samples under ``sets`` sets of weights is charged."""
+    return max(samples, prices.fewest, prices.fewest_of_set * sets)
+
+
 def total(prices: Prices, samples: int, sets: int) -> float:
     """Nanoseconds for ``samples`` samples under ``sets`` sets of weights."""
-    charged = max(samples, prices.fewest, prices.fewest_of_set * sets)
-    return prices.call + prices.weight_set * max(sets, 1) + prices.sample * charged
+    return prices.call + prices.weight_set * max(sets, 1) + prices.sample * charged(prices, samples, sets)
 
 
 def gate(program: Program) -> Cost:

@@ -65,6 +65,11 @@ def test_agrees_with_the_reference(name, function, dtype):
     assert_agrees(function, CIRCUITS[name], *tensors(CIRCUITS[name], 7, dtype=dtype))
 
 
+def test_probabilities_of_circuits_that_measure_other_strings():
+    circuit = deep(3, ansatz.angle_encoding(3)).measure("XYZ")
+    assert_agrees("probs", circuit, *tensors(circuit, 5))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_random_circuits(seed):
     rng = np.random.default_rng(seed)

@@ -123,9 +123,10 @@ def _facts(circuit: str, measurement: Measurement) -> tuple[str, str, bool, tupl
     whole = Circuit.from_text(circuit)
     first = whole.gates[0]
     amplitudes = (first.angles[0].inputs[0][0], len(first.angles)) if first.name == "amplitudes" else (0, 0)
-    strings = [int(string.replace("I", "0").replace("Z", "1"), 2) for string in whole.observables]
+    observables = whole.observables if measurement == "expval" else ()
+    strings = [int(string.replace("I", "0").replace("Z", "1"), 2) for string in observables]
     real = not before or Program.from_text(before).is_real
-    return before, behind, real, amplitudes, strings if measurement == "expval" else []
+    return before, behind, real, amplitudes, strings
 
 
 # Probabilities after a matrix: an operator of its own, so that the states behind the matrix are never kept and no state

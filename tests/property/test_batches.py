@@ -13,8 +13,8 @@ from tests.property.cases import FEWER, LAYOUTS, Case, cases, results
 
 pytestmark = pytest.mark.usefixtures("threads")
 
-EXACT = ("gate", "fourier")
-"""Engines whose results are bitwise reproducible; the others run on torch's matrix products."""
+EXACT = ("gate", "fourier", "unitary")
+"""Engines whose results are bitwise reproducible."""
 FLAT = ((1,), (2,), (7,), (17,), (33,), (70,), (150,))
 
 
