@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
@@ -66,6 +67,29 @@ class LastCheckpoint(lightning.Callback):
         self._saved_at = trainer.global_step
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / LAST, weights_only=False)
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, for mIoU, and with the patience that was asked for where a training goes on.
+
+    Lightning takes it from the checkpoint, so that a training that had stopped could not be given more.
+
+    Args:
+        monitor, mode, patience, strict, arguments: see `lightning.pytorch.callbacks.EarlyStopping`.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val/miou",
+        mode: str = "max",
+        patience: int = 15,
+        strict: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(monitor, mode=mode, patience=patience, strict=strict, **arguments)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 class PredictionPictures(lightning.Callback):

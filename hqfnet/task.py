@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from hqfnet import checkpoint as ckpt
 from hqfnet.data.balance import class_weights
@@ -58,16 +58,23 @@ def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)
 
 
-def segmentation_metrics(num_classes: int) -> MetricCollection:
-    """``miou`` (macro over the classes that occur), ``accuracy`` (overall) and ``iou`` (num_classes)."""
-    shared: dict[str, Any] = {"num_classes": num_classes, "ignore_index": IGNORE_INDEX}
-    return MetricCollection(
-        {
-            "miou": MulticlassJaccardIndex(average="macro", **shared),
-            "accuracy": MulticlassAccuracy(average="micro", **shared),
-            "iou": MulticlassJaccardIndex(average="none", **shared),
-        }
-    )
+class SegmentationMetrics(MulticlassConfusionMatrix):
+    """Scores from the pixels counted by (label, prediction), summed over all batches and processes.
+
+    ``compute`` gives ``iou`` (num_classes), NaN for a class that occurs neither in labels nor in predictions; ``miou``,
+    the mean over those that occur; and ``accuracy`` (overall). All are NaN where no pixel counts.
+    """
+
+    def compute(self) -> dict[str, Tensor]:
+        pixels = super().compute()
+        hit = pixels.diag()
+        iou = hit / (pixels.sum(dim=0) + pixels.sum(dim=1) - hit)
+        return {"miou": iou.nanmean(), "accuracy": hit.sum() / pixels.sum(), "iou": iou}
+
+
+def segmentation_metrics(num_classes: int) -> SegmentationMetrics:
+    """``miou``, ``accuracy`` and ``iou`` over the pixels that count; called with (logits, mask)."""
+    return SegmentationMetrics(num_classes, ignore_index=IGNORE_INDEX)
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -85,6 +92,7 @@ class SegmentationTask(lightning.LightningModule):
         model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, depth, top_k, feature_cache: see
             `hqfnet.create_model`.
         class_names, class_colours: one per class, for logs and pictures; numbered classes by default.
+        bands: what the channels of the training data are, in order, where the data name them; kept in checkpoints.
         scale: the pixel value that becomes 1 in the training data; kept in checkpoints, for prediction to do the same.
         lr: highest learning rate.
         weight_decay: of AdamW.
@@ -107,6 +115,7 @@ class SegmentationTask(lightning.LightningModule):
         feature_cache: str | None = None,
         class_names: list[str] | None = None,
         class_colours: list[str] | None = None,
+        bands: list[str] | None = None,
         scale: float | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -142,6 +151,7 @@ class SegmentationTask(lightning.LightningModule):
         self.aux_weight = aux_weight
         self.val_metrics = segmentation_metrics(num_classes)
         self.test_metrics = segmentation_metrics(num_classes)
+        self._fitting = False
         self._resumed: dict[str, Any] | None = None  # the checkpoint's state of data and chance, until training starts
 
     def forward(self, images: Tensor) -> Tensor:
@@ -157,8 +167,32 @@ class SegmentationTask(lightning.LightningModule):
             loss = loss + self.aux_weight * auxiliary
         return loss, logits
 
+    def setup(self, stage: str) -> None:
+        """Refuses what this network cannot be run with, before any work is done.
+
+        Raises:
+            ValueError: the data have other bands than the network takes.
+            NotImplementedError: weights in 16 bits.
+        """
+        self._fitting = stage == "fit"
+        if self.trainer.precision in ("16-true", "bf16-true"):
+            raise NotImplementedError(
+                f"trainer.precision: '{self.trainer.precision}' keeps weights and statistics in 16 bits, which is too "
+                f"few for them; use '{str(self.trainer.precision).removesuffix('true')}mixed'"
+            )
+        channels = getattr(self.trainer.datamodule, "channels", self.in_channels)  # type: ignore[attr-defined]
+        if channels != self.in_channels:
+            raise ValueError(
+                f"model.in_channels: the network takes {self.in_channels} bands, but the data have {channels}"
+            )
+
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         loss, _ = self.loss(batch)
+        if not loss.isfinite():
+            raise ValueError(
+                f"train/loss: it is {loss.item()} at step {self.global_step}, so the training stops before the weights "
+                "are lost; the learning rate (model.lr) may be too high, or the images hold values that are no data"
+            )
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{name}": value.detach() for name, value in self.model.aux_losses.items()})
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -189,23 +223,30 @@ class SegmentationTask(lightning.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise ValueError("max_epochs, max_steps: the learning rate needs an end to fall to, got none of both")
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(steps))
+        epoch_steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        schedule = CosineToZero(optimizer, int(steps), epoch_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the checkpoint is, how far the epoch has come, and the states of torch's random generators."""
         checkpoint[ckpt.KEY] = ckpt.stamp()
         loader = self.trainer.train_dataloader
+        resumable = isinstance(loader, ResumableLoader)
+        over = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready >= self.trainer.num_training_batches
         checkpoint["resume"] = {
-            "loader": loader.state_dict() if isinstance(loader, ResumableLoader) else None,
+            "loader": loader.state_dict() | ({"served": 0} if over else {}) if resumable else None,
+            "samples_per_batch": loader.samples_per_batch if resumable else None,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of another format or network before anything is changed."""
+        """Refuses a checkpoint of another format, network or kind of data before anything is changed."""
         ckpt.check_format(checkpoint)
         ckpt.check_architecture(checkpoint, self.hparams)
+        if self._fitting:  # the optimiser's state brings its own
+            ckpt.check_settings(checkpoint, {name: self.hparams[name] for name in ("lr", "weight_decay")})
+        ckpt.check_data(checkpoint, self.hparams, self._fitting)
         self._resumed = checkpoint["resume"]
 
     def on_train_start(self) -> None:
@@ -219,20 +260,30 @@ class SegmentationTask(lightning.LightningModule):
             return
         loader = self.trainer.train_dataloader
         if state["loader"] is not None and isinstance(loader, ResumableLoader):
-            loader.load_state_dict(state["loader"], int(self.trainer.num_training_batches))
+            self._go_on(loader, state["loader"], state.get("samples_per_batch"))
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
-    def _evaluate(self, batch: Sample, stage: str, metrics: MetricCollection) -> None:
+    def _go_on(self, loader: ResumableLoader, state: dict[str, Any], samples_per_batch: int | None) -> None:
+        """Goes on after the samples that were served, and counts them for Lightning in batches of this training."""
+        batches = int(self.trainer.num_training_batches)
+        loader.load_state_dict(state, None if samples_per_batch else batches, samples_per_batch)
+        if loader.skipped:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            progress.increment_by(loader.batches_before(batches) - progress.processed)
+
+    def _evaluate(self, batch: Sample, stage: str, metrics: SegmentationMetrics) -> None:
         loss, logits = self.loss(batch)
         metrics.update(logits, batch["mask"])
-        self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
+        # The mean over the samples in which something counts, whatever processes and batches they came in.
+        counting = int((batch["mask"] != IGNORE_INDEX).flatten(1).any(dim=1).sum())
+        self.log(f"{stage}/loss", loss, batch_size=counting, sync_dist=True)
 
-    def _report(self, stage: str, metrics: MetricCollection) -> None:
-        values: dict[str, Any] = metrics.compute()
+    def _report(self, stage: str, metrics: SegmentationMetrics) -> None:
+        values = metrics.compute()
         metrics.reset()
-        per_class: Sequence[Tensor] = values.pop("iou")
+        per_class = values.pop("iou")
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
         self.log_dict({f"{stage}/iou/{name}": value for name, value in zip(self.classes.names, per_class, strict=True)})
 
@@ -250,6 +301,37 @@ def load_task(path: str | Path) -> SegmentationTask:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"checkpoint: the network of {path} cannot be made again: {error}") from error
     return task.eval()
+
+
+class CosineToZero(LRScheduler):
+    """A rate that falls along half a cosine from the optimiser's own to 0 at the end of a training.
+
+    It depends on nothing but how much of the training is done. A training that goes on with another length, or with
+    other batches, goes on at the same epoch, on the curve that it would have had from the start.
+
+    Args:
+        optimizer: whose rate it is.
+        steps: of the training.
+        epoch_steps: of an epoch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, steps: int, epoch_steps: int) -> None:
+        self.steps = steps
+        self.epoch_steps = epoch_steps
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        done = min(self.last_epoch / self.steps, 1.0)  # torch calls steps epochs
+        return [rate * (1 + math.cos(math.pi * done)) / 2 for rate in self.base_lrs]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        here = {"steps": self.steps, "epoch_steps": self.epoch_steps}
+        before = state_dict.get("epoch_steps", self.epoch_steps)
+        super().load_state_dict(state_dict | here)
+        if before != self.epoch_steps:
+            self.last_epoch = round(self.last_epoch * self.epoch_steps / before)
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
 
 
 def gradient_norm(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
