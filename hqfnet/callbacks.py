@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 
 from hqfnet.figures import draw_predictions, every_nth, richest_tiles
@@ -39,7 +40,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 class LastCheckpoint(lightning.Callback):
     """Keeps ``checkpoints/last.ckpt`` in the folder of the run, from which an interrupted training goes on.
 
-    It is written every ``every_n_steps`` optimiser steps and at the end of each epoch.
+    It is written every ``every_n_steps`` optimiser steps, at the end of each epoch, and where SIGTERM ends a training
+    of one process.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints, at least 1.
@@ -50,6 +52,8 @@ class LastCheckpoint(lightning.Callback):
             raise ValueError(f"every_n_steps: expected at least 1 step, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._saved_at = 0
+        self._step = 0
+        self._stepped = False
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,11 +61,22 @@ class LastCheckpoint(lightning.Callback):
         # The last batch of an epoch is left to the end of the epoch, which comes after validation. The step is
         # compared because with accumulated gradients it stays the same over several batches.
         step = trainer.global_step
+        self._stepped, self._step = step != self._step, step
         if step % self.every_n_steps == 0 and step != self._saved_at and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._save(trainer)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        # Lightning ends a training after the batch in which the signal came. Gradients that do not make a step yet
+        # would be lost, as would the scores of half a validation, and several processes might not agree on where to
+        # stop: they go on from the checkpoint before.
+        here = trainer.training and self._stepped and trainer.world_size == 1
+        if isinstance(exception, SIGTERMException) and here and self._saved_at != trainer.global_step:
+            self._save(trainer)
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self._saved_at = trainer.global_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hqfnet import checkpoint as ckpt
 from hqfnet.callbacks import EarlyStopping, LastCheckpoint, PredictionPictures, WholeCheckpoints
 from hqfnet.data.datamodule import SceneData
+from hqfnet.refusals import in_one_line
 from hqfnet.task import SegmentationTask
 
 COMMANDS = {
@@ -146,13 +149,21 @@ def shipped_config(value: str) -> str:
 
 
 def main() -> Any:
-    """Runs the command line; ``--config`` takes a path or the name of a shipped configuration."""
-    if sys.argv[1:] and sys.argv[1] in COMMANDS:
-        return import_module(f"hqfnet.{sys.argv[1]}").main(sys.argv[2:])
-    sys.argv[1:] = with_shipped_configs(sys.argv[1:])
-    return HQFNetCLI()
+    """Runs the command line; ``--config`` takes a path or the name of a shipped configuration.
+
+    Raises:
+        SystemExit: 143, as a shell has it, when SIGTERM ended a training; it goes on from its latest checkpoint.
+    """
+    try:
+        if sys.argv[1:] and sys.argv[1] in COMMANDS:
+            return import_module(f"hqfnet.{sys.argv[1]}").main(sys.argv[2:])
+        sys.argv[1:] = with_shipped_configs(sys.argv[1:])
+        return HQFNetCLI()
+    except SIGTERMException as stopped:  # Lightning's, with status 0
+        raise SystemExit(128 + signal.SIGTERM) from stopped
 
 
 def console() -> None:
-    """The command ``hqfnet``: `main`, of which the shell is to see no result."""
-    main()
+    """The command ``hqfnet``: `main`, of which the shell is to see no result, and wrong input in one line."""
+    with in_one_line():
+        main()

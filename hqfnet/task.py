@@ -151,7 +151,7 @@ class SegmentationTask(lightning.LightningModule):
         self.aux_weight = aux_weight
         self.val_metrics = segmentation_metrics(num_classes)
         self.test_metrics = segmentation_metrics(num_classes)
-        self._fitting = False
+        self._fitting = self._scaled = False
         self._resumed: dict[str, Any] | None = None  # the checkpoint's state of data and chance, until training starts
 
     def forward(self, images: Tensor) -> Tensor:
@@ -175,6 +175,8 @@ class SegmentationTask(lightning.LightningModule):
             NotImplementedError: weights in 16 bits.
         """
         self._fitting = stage == "fit"
+        # A gradient that is scaled may overflow: the step is left out then, and the scale lowered.
+        self._scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if self.trainer.precision in ("16-true", "bf16-true"):
             raise NotImplementedError(
                 f"trainer.precision: '{self.trainer.precision}' keeps weights and statistics in 16 bits, which is too "
@@ -188,11 +190,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         loss, _ = self.loss(batch)
-        if not loss.isfinite():
-            raise ValueError(
-                f"train/loss: it is {loss.item()} at step {self.global_step}, so the training stops before the weights "
-                "are lost; the learning rate (model.lr) may be too high, or the images hold values that are no data"
-            )
+        check_finite("train/loss", loss, self.global_step)
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{name}": value.detach() for name, value in self.model.aux_losses.items()})
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -204,6 +202,8 @@ class SegmentationTask(lightning.LightningModule):
         if norms:
             norms["quantum"] = torch.stack(list(norms.values())).norm()
         norms["model"] = gradient_norm(list(self.parameters()))
+        if not self._scaled:
+            check_finite("grad_norm/model", norms["model"], self.global_step)
         self.log_dict({f"grad_norm/{name}": norm for name, norm in norms.items()})
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
@@ -332,6 +332,15 @@ class CosineToZero(LRScheduler):
             self.last_epoch = round(self.last_epoch * self.epoch_steps / before)
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = rate
+
+
+def check_finite(name: str, value: Tensor, step: int) -> None:
+    """Raises ValueError when a training has gone so wrong that its next step would lose the weights."""
+    if not value.isfinite():
+        raise ValueError(
+            f"{name}: it is {value.item()} at step {step}, and the training stops before the weights are lost; the "
+            "learning rate (model.lr) may be too high, or the images hold values that are no data"
+        )
 
 
 def gradient_norm(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
