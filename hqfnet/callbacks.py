@@ -72,10 +72,11 @@ class LastCheckpoint(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         # Lightning ends a training after the batch in which the signal came. Gradients that do not make a step yet
-        # would be lost, as would the scores of half a validation, and several processes might not agree on where to
-        # stop: they go on from the checkpoint before.
-        here = trainer.training and self._stepped and trainer.world_size == 1
-        if isinstance(exception, SIGTERMException) and here and self._saved_at != trainer.global_step:
+        # would be lost, and several processes might not agree on where to stop. After a signal in a validation, Lightning
+        # goes on behind it, without its scores. All these go on from the checkpoint before; but the last, if there is
+        # none, from here.
+        whole = self._stepped and trainer.world_size == 1 and self._saved_at != trainer.global_step
+        if isinstance(exception, SIGTERMException) and whole and (trainer.training or not self._saved_at):
             self._save(trainer)
 
     def _save(self, trainer: lightning.Trainer) -> None:

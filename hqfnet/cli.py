@@ -60,8 +60,10 @@ class HQFNetCLI(DataAndModelCLI):
     """
 
     def __init__(self) -> None:
+        # An error would come below a hundred lines of options.
+        usages = {name: {"usage": f"hqfnet {name} [options]"} for name in self.subcommands()}
         super().__init__(
-            parser_kwargs={"description": DESCRIPTION},
+            parser_kwargs={"prog": "hqfnet", "description": DESCRIPTION} | usages,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"gradient_clip_val": 1.0, "default_root_dir": "runs"},
         )

@@ -41,8 +41,8 @@ def deformable_sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor
         places = 2 * (centres + offsets[:, :, level] / cells) - 1  # (B, heads, points, 2, H, W)
         # What is farther out than 2 is on the border as well. Unlike clamp, these pass the gradient of a NaN on.
         places = places.maximum(places.new_full((), -2)).minimum(places.new_full((), 2))
-        # grid_sample makes an index of NaN, and its gradient writes there. It gets the centre instead, and to its samples
-        # comes 0, with gradient 0, or NaN, with gradient NaN.
+        # grid_sample makes an index of NaN, and its gradient writes there. It gets the centre instead; to its samples
+        # is added 0, with gradient 0, or NaN, with gradient NaN.
         nowhere = 0 * places.sum(dim=3).square()
         places = places.masked_fill(places.isnan(), 0)
         grid = places.permute(0, 1, 2, 4, 5, 3).reshape(batch * heads, points * height, width, 2)

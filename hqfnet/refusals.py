@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 PACKAGES = ("hqfnet", "hqfkernels", "torchgeo")
 """Where an error that is raised on purpose speaks to the user."""
 
-OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""What the system refuses, whoever asks: no permission, no space."""
+OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
+"""What the system refuses, whoever asks: no permission, no folder, no space."""
 
 _IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in .+$', re.MULTILINE)
@@ -31,13 +32,16 @@ def in_one_line() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        if not isinstance(error.code, str):
-            raise
-        said = error.code
+        if isinstance(error.code, str):
+            _end(error.code)
+        raise
     except Exception as error:
-        if (text := refusal(error)) is None:
-            raise
-        said = text
+        if (said := refusal(error)) is not None:
+            _end(said)
+        raise
+
+
+def _end(said: str) -> NoReturn:
     print(f"error: {said}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -60,7 +64,10 @@ def refusal(error: Exception) -> str | None:
         place, said = (last[1], int(last[2])), _ERROR.search(text, last.end())
         return said[1].strip() if said and _raised_on_purpose(*place) else None
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return text if _raised_on_purpose(frame.filename, frame.lineno or 0) else None
+    if _raised_on_purpose(frame.filename, frame.lineno or 0):
+        return text
+    # jsonargparse makes an error of its own of one that a class raised.
+    return refusal(error.__cause__) if isinstance(error.__cause__, Exception) else None
 
 
 def _raised_on_purpose(file: str, line: int) -> bool:

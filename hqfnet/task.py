@@ -98,6 +98,9 @@ class SegmentationTask(lightning.LightningModule):
         weight_decay: of AdamW.
         class_weights: one per class, for the cross-entropy; by default each batch is balanced in itself.
         aux_weight: weight of the auxiliary losses.
+
+    Raises:
+        ValueError: a number is out of range, or names, colours or weights do not fit the number of classes.
     """
 
     def __init__(
@@ -133,6 +136,9 @@ class SegmentationTask(lightning.LightningModule):
         )
         if len(self.classes) != num_classes:
             raise ValueError(f"class_names: got {len(self.classes)} names for num_classes={num_classes}")
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("aux_weight", aux_weight)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}: expected a number of at least 0, got {value}")
         if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
             raise ValueError(f"class_weights: expected {num_classes} numbers of at least 0, got {class_weights}")
         self.model = create_model(
@@ -223,6 +229,7 @@ class SegmentationTask(lightning.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise ValueError("max_epochs, max_steps: the learning rate needs an end to fall to, got none of both")
+        self.trainer.fit_loop.setup_data()  # without which the number of batches may not be known yet
         epoch_steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         schedule = CosineToZero(optimizer, int(steps), epoch_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -329,7 +336,7 @@ class CosineToZero(LRScheduler):
         before = state_dict.get("epoch_steps", self.epoch_steps)
         super().load_state_dict(state_dict | here)
         if before != self.epoch_steps:
-            self.last_epoch = round(self.last_epoch * self.epoch_steps / before)
+            self.last_epoch = math.ceil(self.last_epoch * self.epoch_steps / before)
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = rate
 

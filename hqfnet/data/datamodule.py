@@ -28,6 +28,9 @@ class SceneData(lightning.LightningDataModule):
 
     Attributes:
         bands: what the channels are, in their order; None where the data do not name them.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1, or ``workers`` below 0.
     """
 
     bands: list[str] | None = None
@@ -41,6 +44,10 @@ class SceneData(lightning.LightningDataModule):
         workers: int = 2,
     ) -> None:
         super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise ValueError(
+                f"batch_size, workers: expected at least 1 sample and 0 processes, got {batch_size} and {workers}"
+            )
         self.classes = classes
         self.channels = channels
         self.scale = scale
