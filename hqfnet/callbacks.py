@@ -72,9 +72,9 @@ class LastCheckpoint(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         # Lightning ends a training after the batch in which the signal came. Gradients that do not make a step yet
-        # would be lost, and several processes might not agree on where to stop. After a signal in a validation, Lightning
-        # goes on behind it, without its scores. All these go on from the checkpoint before; but the last, if there is
-        # none, from here.
+        # would be lost, and several processes might not agree on where to stop: they go on from the checkpoint before.
+        # So does a training that the signal met in a validation, as Lightning would leave that out; unless there is
+        # no checkpoint yet.
         whole = self._stepped and trainer.world_size == 1 and self._saved_at != trainer.global_step
         if isinstance(exception, SIGTERMException) and whole and (trainer.training or not self._saved_at):
             self._save(trainer)

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from hqfnet import checkpoint as ckpt
@@ -75,6 +76,26 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
 def segmentation_metrics(num_classes: int) -> SegmentationMetrics:
     """``miou``, ``accuracy`` and ``iou`` over the pixels that count; called with (logits, mask)."""
     return SegmentationMetrics(num_classes, ignore_index=IGNORE_INDEX)
+
+
+class MeanLoss(Metric):
+    """The mean over all samples in which something counts, whatever processes they were in."""
+
+    total: Tensor
+    samples: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, mask: Tensor) -> None:
+        samples = (mask != IGNORE_INDEX).flatten(1).any(dim=1).sum()
+        self.total += loss * samples
+        self.samples += samples
+
+    def compute(self) -> Tensor:
+        return self.total / self.samples
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -157,6 +178,8 @@ class SegmentationTask(lightning.LightningModule):
         self.aux_weight = aux_weight
         self.val_metrics = segmentation_metrics(num_classes)
         self.test_metrics = segmentation_metrics(num_classes)
+        self.val_loss = MeanLoss()
+        self.test_loss = MeanLoss()
         self._fitting = self._scaled = False
         self._resumed: dict[str, Any] | None = None  # the checkpoint's state of data and chance, until training starts
 
@@ -213,16 +236,16 @@ class SegmentationTask(lightning.LightningModule):
         self.log_dict({f"grad_norm/{name}": norm for name, norm in norms.items()})
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
-        self._evaluate(batch, "val", self.val_metrics)
+        self._evaluate(batch, self.val_metrics, self.val_loss)
 
     def test_step(self, batch: Sample, batch_idx: int) -> None:
-        self._evaluate(batch, "test", self.test_metrics)
+        self._evaluate(batch, self.test_metrics, self.test_loss)
 
     def on_validation_epoch_end(self) -> None:
-        self._report("val", self.val_metrics)
+        self._report("val", self.val_metrics, self.val_loss)
 
     def on_test_epoch_end(self) -> None:
-        self._report("test", self.test_metrics)
+        self._report("test", self.test_metrics, self.test_loss)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(self, self.lr, self.weight_decay)
@@ -280,14 +303,14 @@ class SegmentationTask(lightning.LightningModule):
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
             progress.increment_by(loader.batches_before(batches) - progress.processed)
 
-    def _evaluate(self, batch: Sample, stage: str, metrics: SegmentationMetrics) -> None:
+    def _evaluate(self, batch: Sample, metrics: SegmentationMetrics, mean_loss: MeanLoss) -> None:
         loss, logits = self.loss(batch)
         metrics.update(logits, batch["mask"])
-        # The mean over the samples in which something counts, whatever processes and batches they came in.
-        counting = int((batch["mask"] != IGNORE_INDEX).flatten(1).any(dim=1).sum())
-        self.log(f"{stage}/loss", loss, batch_size=counting, sync_dist=True)
+        mean_loss.update(loss, batch["mask"])
 
-    def _report(self, stage: str, metrics: SegmentationMetrics) -> None:
+    def _report(self, stage: str, metrics: SegmentationMetrics, mean_loss: MeanLoss) -> None:
+        self.log(f"{stage}/loss", mean_loss.compute())
+        mean_loss.reset()
         values = metrics.compute()
         metrics.reset()
         per_class = values.pop("iou")
