@@ -97,7 +97,7 @@ class HQFNetCLI(DataAndModelCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Keeps apart what was asked for, which a checkpoint must not override without a word."""
         super().parse_arguments(parser, args)
-        self.asked = parser.parse_args(args, defaults=False)[self.config["subcommand"]]
+        self.asked = parser.parse_args(args, defaults=False)[self.config["subcommand"]]  # type: ignore[arg-type]
 
     def _parse_ckpt_path(self) -> None:
         """Lightning takes the model's settings from the checkpoint: what was asked for and differs is refused.

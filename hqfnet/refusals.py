@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 PACKAGES = ("hqfnet", "hqfkernels", "torchgeo")
 """Where an error that is raised on purpose speaks to the user."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from hqfnet import checkpoint as ckpt
 from hqfnet.data.balance import class_weights
@@ -59,23 +58,34 @@ def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)
 
 
-class SegmentationMetrics(MulticlassConfusionMatrix):
-    """Scores from the pixels counted by (label, prediction), summed over all batches and processes.
+class SegmentationMetrics(Metric):
+    """Scores of all pixels whose label is not ``ignore_index``, of all batches and processes.
 
     ``compute`` gives ``iou`` (num_classes), NaN for a class that occurs neither in labels nor in predictions; ``miou``,
     the mean over those that occur; and ``accuracy`` (overall). All are NaN where no pixel counts.
     """
 
+    pixels: Tensor
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+        self.add_state("pixels", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, mask: Tensor) -> None:
+        counts = mask != self.ignore_index
+        pairs = mask[counts] * len(self.pixels) + logits.argmax(dim=1)[counts]
+        self.pixels += torch.bincount(pairs, minlength=self.pixels.numel()).view_as(self.pixels)
+
     def compute(self) -> dict[str, Tensor]:
-        pixels = super().compute()
-        hit = pixels.diag()
-        iou = hit / (pixels.sum(dim=0) + pixels.sum(dim=1) - hit)
-        return {"miou": iou.nanmean(), "accuracy": hit.sum() / pixels.sum(), "iou": iou}
+        hit = self.pixels.diag()
+        iou = hit / (self.pixels.sum(dim=0) + self.pixels.sum(dim=1) - hit)
+        return {"miou": iou.nanmean(), "accuracy": hit.sum() / self.pixels.sum(), "iou": iou}
 
 
 def segmentation_metrics(num_classes: int) -> SegmentationMetrics:
     """``miou``, ``accuracy`` and ``iou`` over the pixels that count; called with (logits, mask)."""
-    return SegmentationMetrics(num_classes, ignore_index=IGNORE_INDEX)
+    return SegmentationMetrics(num_classes, IGNORE_INDEX)
 
 
 class MeanLoss(Metric):
@@ -261,11 +271,13 @@ class SegmentationTask(lightning.LightningModule):
         """Adds what the checkpoint is, how far the epoch has come, and the states of torch's random generators."""
         checkpoint[ckpt.KEY] = ckpt.stamp()
         loader = self.trainer.train_dataloader
-        resumable = isinstance(loader, ResumableLoader)
-        over = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready >= self.trainer.num_training_batches
+        resume: dict[str, Any] = {"loader": None, "samples_per_batch": None}
+        if isinstance(loader, ResumableLoader):
+            resume = {"loader": loader.state_dict(), "samples_per_batch": loader.samples_per_batch}
+            if self.trainer.fit_loop.epoch_loop.batch_progress.current.ready >= self.trainer.num_training_batches:
+                resume["loader"]["served"] = 0
         checkpoint["resume"] = {
-            "loader": loader.state_dict() | ({"served": 0} if over else {}) if resumable else None,
-            "samples_per_batch": loader.samples_per_batch if resumable else None,
+            **resume,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -301,7 +313,7 @@ class SegmentationTask(lightning.LightningModule):
         loader.load_state_dict(state, None if samples_per_batch else batches, samples_per_batch)
         if loader.skipped:
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            progress.increment_by(loader.batches_before(batches) - progress.processed)
+            progress.increment_by(loader.batches_before(batches) - progress.ready)
 
     def _evaluate(self, batch: Sample, metrics: SegmentationMetrics, mean_loss: MeanLoss) -> None:
         loss, logits = self.loss(batch)
