@@ -162,6 +162,19 @@ def test_what_is_not_finite_stops_a_training(folder: Path, tmp_path: Path) -> No
     assert all(torch.equal(weight, before[name]) for name, weight in task.named_parameters())
 
 
+def test_scaled_gradients_may_overflow() -> None:
+    """The scaler of float16 leaves the step out, and lowers the scale."""
+    task = small_task()
+    task.log_dict = lambda norms: None  # type: ignore[method-assign, assignment]
+    for parameter in task.parameters():
+        parameter.grad = torch.full_like(parameter, math.inf)
+    task._scaled = True
+    task.on_before_optimizer_step(torch.optim.SGD(task.parameters()))
+    task._scaled = False
+    with pytest.raises(ValueError, match="grad_norm/model: it is inf at step 0"):
+        task.on_before_optimizer_step(torch.optim.SGD(task.parameters()))
+
+
 @pytest.mark.parametrize("model", ["hqfnet_tiny", "hq_unet"])
 def test_a_rate_that_is_far_too_high_ends_with_an_error(
     model: str, tmp_path: Path, command_line: Callable[..., HQFNetCLI]
