@@ -1,6 +1,6 @@
 """``python -m hqfnet``: see `hqfnet.cli`."""
 
-from hqfnet.cli import main
+from hqfnet.cli import console
 
 if __name__ == "__main__":
-    main()
+    console()

@@ -9,8 +9,10 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 
 from hqfnet.figures import draw_predictions, every_nth, richest_tiles
@@ -38,7 +40,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 class LastCheckpoint(lightning.Callback):
     """Keeps ``checkpoints/last.ckpt`` in the folder of the run, from which an interrupted training goes on.
 
-    It is written every ``every_n_steps`` optimiser steps and at the end of each epoch.
+    It is written every ``every_n_steps`` optimiser steps, at the end of each epoch, and where SIGTERM ends a training
+    of one process.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints, at least 1.
@@ -49,6 +52,8 @@ class LastCheckpoint(lightning.Callback):
             raise ValueError(f"every_n_steps: expected at least 1 step, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._saved_at = 0
+        self._step = 0
+        self._stepped = False
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,16 +61,51 @@ class LastCheckpoint(lightning.Callback):
         # The last batch of an epoch is left to the end of the epoch, which comes after validation. The step is
         # compared because with accumulated gradients it stays the same over several batches.
         step = trainer.global_step
+        self._stepped, self._step = step != self._step, step
         if step % self.every_n_steps == 0 and step != self._saved_at and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._save(trainer)
 
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        # Lightning ends a training after the batch in which the signal came. Gradients that do not make a step yet
+        # would be lost, and several processes might not agree on where to stop: they go on from the checkpoint before.
+        # So does a training that the signal met in a validation, as Lightning would leave that out; unless there is
+        # no checkpoint yet.
+        whole = self._stepped and trainer.world_size == 1 and self._saved_at != trainer.global_step
+        if isinstance(exception, SIGTERMException) and whole and (trainer.training or not self._saved_at):
+            self._save(trainer)
+
     def _save(self, trainer: lightning.Trainer) -> None:
         self._saved_at = trainer.global_step
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / LAST, weights_only=False)
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, for mIoU, and with the patience that was asked for where a training goes on.
+
+    Lightning takes it from the checkpoint, so that a training that had stopped could not be given more.
+
+    Args:
+        monitor, mode, patience, strict, arguments: see `lightning.pytorch.callbacks.EarlyStopping`.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val/miou",
+        mode: str = "max",
+        patience: int = 15,
+        strict: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(monitor, mode=mode, patience=patience, strict=strict, **arguments)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 class PredictionPictures(lightning.Callback):

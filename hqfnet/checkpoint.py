@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import hqfkernels
+from hqfnet.data.classes import ClassList
 
 FORMAT = 1
 """Raised when older checkpoints can no longer be read."""
@@ -16,6 +17,9 @@ FORMAT = 1
 KEY = "hqfnet"
 ARCHITECTURE = ("model", "num_classes", "in_channels", "dmcaf", "qskip", "qmoe", "quantum", "depth", "top_k")
 """The settings of `SegmentationTask` that decide which weights there are and what they mean."""
+
+FILES = ("pretrained", "feature_cache")
+"""Its settings that name files, which are no part of a checkpoint."""
 
 
 def stamp() -> dict[str, Any]:
@@ -74,16 +78,50 @@ def check_format(checkpoint: Any, name: str = "the checkpoint") -> None:
             f"hqfnet {hqfkernels.__version__}, which reads format {FORMAT}"
         )
     # Training never writes these: only a forged checkpoint makes its reader fetch weights or write to a folder.
-    files = {key: checkpoint["hyper_parameters"].get(key) for key in ("pretrained", "feature_cache")}
+    files = {key: checkpoint["hyper_parameters"].get(key) for key in FILES}
     if any(files.values()):
         raise ValueError(f"checkpoint: {name} was not written by hqfnet's training: it asks for files: {files}")
 
 
 def check_architecture(checkpoint: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises ValueError, naming every difference, unless the checkpoint holds the network that is ``wanted``."""
+    check_settings(checkpoint, {name: wanted.get(name) for name in ARCHITECTURE})
+
+
+def check_settings(checkpoint: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming every difference, unless the checkpoint has the settings that are ``wanted``.
+
+    Settings of `SegmentationTask` that are not in ``wanted``, or that the checkpoint does not know, may differ.
+    """
     saved = checkpoint["hyper_parameters"]
-    differing = [name for name in ARCHITECTURE if saved.get(name) != wanted.get(name)]
+    differing = [name for name in wanted if name in saved and saved[name] != wanted[name]]
     if differing:
-        here = ", ".join(f"{name}={wanted.get(name)}" for name in differing)
-        there = ", ".join(f"{name}={saved.get(name)}" for name in differing)
-        raise ValueError(f"checkpoint: it holds another network: {there} where {here} was asked for")
+        holds = "another network" if set(differing) & set(ARCHITECTURE) else "a training with other settings"
+        here = ", ".join(f"{name}={wanted[name]}" for name in differing)
+        there = ", ".join(f"{name}={saved[name]}" for name in differing)
+        raise ValueError(
+            f"checkpoint: it holds {holds}: {there} where {here} was asked for; leave out what is to stay as it was"
+        )
+
+
+def check_data(checkpoint: Mapping[str, Any], wanted: Mapping[str, Any], training: bool) -> None:
+    """Raises ValueError unless data mean to the checkpoint's network what its training data meant.
+
+    Classes and bands must be the same, in the same order, as far as both are named. Data to be scored may come in units
+    of their own, by a ``scale`` that says so; training goes on with the same.
+
+    Args:
+        checkpoint: what was read.
+        wanted: settings of `SegmentationTask` that come from the data.
+        training: whether training goes on, or the network is scored.
+    """
+    saved = checkpoint["hyper_parameters"]
+    numbered = ClassList.numbered(saved["num_classes"]).names
+    checked = [
+        name
+        for name, unnamed in (("class_names", list(numbered)), ("bands", None))
+        if not any(values.get(name) in (None, unnamed) for values in (saved, wanted))
+    ]
+    if training or wanted.get("scale") is None:
+        checked.append("scale")
+    check_settings(checkpoint, {name: wanted.get(name) for name in checked})

@@ -20,7 +20,8 @@ from hqfnet.data.folder import find_pairs
 from hqfnet.data.raster import mask_colours, read_mask
 from hqfnet.figures import draw_curve, draw_predictions, every_nth, richest_tiles
 from hqfnet.model import ARCHITECTURES
-from hqfnet.task import SegmentationTask, make_optimizer, segmentation_metrics
+from hqfnet.refusals import in_one_line
+from hqfnet.task import SegmentationTask, check_finite, make_optimizer, segmentation_metrics
 from hqfnet.timing import QuantumTimer, now
 
 CLASS_FILE = "classes.json"
@@ -36,7 +37,7 @@ class Result:
 
     Attributes:
         model, quantum: what was trained.
-        miou, accuracy, iou: on all held-out tiles; ``iou`` by class name, 0 for one that does not occur.
+        miou, accuracy, iou: on all held-out tiles; ``iou`` by class name, None for one that does not occur.
         tiles: number of held-out tiles.
         steps, batch_size, crop: of the training.
         step_seconds: mean wall time of a training step (forward, backward, optimiser; not loading the batch).
@@ -48,7 +49,7 @@ class Result:
     quantum: bool
     miou: float
     accuracy: float
-    iou: dict[str, float]
+    iou: dict[str, float | None]
     tiles: int
     steps: int
     batch_size: int
@@ -148,6 +149,7 @@ def train(
             batch = {name: tensor.to(device) for name, tensor in next(batches).items()}
             begin, circuits_before = now(), timer.seconds
             loss, _ = task.loss(batch)
+            check_finite("loss", loss, len(history.losses))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -176,7 +178,7 @@ def report(result: Result) -> str:
     rows = [
         ("mIoU", f"{result.miou:.3f}"),
         ("overall accuracy", f"{result.accuracy:.3f}"),
-        *((f"IoU {name}", f"{iou:.3f}") for name, iou in result.iou.items()),
+        *((f"IoU {name}", "does not occur" if iou is None else f"{iou:.3f}") for name, iou in result.iou.items()),
         ("training step", f"{1000 * result.step_seconds:.0f} ms"),
         ("of it in quantum layers", f"{1000 * result.quantum_seconds:.0f} ms = {100 * share:.1f} %"),
     ]
@@ -239,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
         quantum=not options.classical,
         miou=float(scores["miou"]),
         accuracy=float(scores["accuracy"]),
-        iou={name: float(iou) for name, iou in zip(classes.names, scores["iou"], strict=True)},
+        iou={name: None if iou.isnan() else float(iou) for name, iou in zip(classes.names, scores["iou"], strict=True)},
         tiles=len(held_out),  # type: ignore[arg-type]
         steps=steps,
         batch_size=options.batch_size,
@@ -261,4 +263,5 @@ def main(arguments: Sequence[str] | None = None) -> Result:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_line():
+        main()

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hqfnet.layers import ResidualGate
+from hqfnet.layers import BatchNorm2d, ResidualGate
 
 
 def deformable_sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of bilinear samples around each query (Deformable DETR, arXiv 2010.04159, eq. 3).
 
     The query of pixel (i, j) looks at the same relative place of every level, moved by its offsets. Places outside
-    a map take the value of its border.
+    a map take the value of its border, infinitely far ones too. A NaN among the offsets makes NaN of its query's result
+    and of the gradients of that sample's offsets and weight, and of nothing else.
 
     Args:
         values: one map (B, heads * d, H_l, W_l) per level.
@@ -38,10 +39,16 @@ def deformable_sample(values: Sequence[Tensor], offsets: Tensor, weights: Tensor
     for level, value in enumerate(values):
         cells = torch.tensor([value.shape[-1], value.shape[-2]], **like).view(2, 1, 1)
         places = 2 * (centres + offsets[:, :, level] / cells) - 1  # (B, heads, points, 2, H, W)
+        # What is farther out than 2 is on the border as well. Unlike clamp, these pass the gradient of a NaN on.
+        places = places.maximum(places.new_full((), -2)).minimum(places.new_full((), 2))
+        # grid_sample makes an index of NaN, and its gradient writes there. It gets the centre instead; to its samples
+        # is added 0, with gradient 0, or NaN, with gradient NaN.
+        nowhere = 0 * places.sum(dim=3).square()
+        places = places.masked_fill(places.isnan(), 0)
         grid = places.permute(0, 1, 2, 4, 5, 3).reshape(batch * heads, points * height, width, 2)
         maps = value.reshape(batch * heads, -1, *value.shape[-2:])
         samples = F.grid_sample(maps.to(grid.dtype), grid, padding_mode="border", align_corners=False)
-        samples = samples.view(batch, heads, -1, points, height, width)
+        samples = samples.view(batch, heads, -1, points, height, width) + nowhere.unsqueeze(2)
         # A product and a sum: einsum would turn this into very many tiny matrix products.
         summed = (samples * weights[:, :, level].to(samples.dtype).unsqueeze(2)).sum(dim=3)
         total = summed if total is None else total + summed
@@ -71,7 +78,7 @@ class DMCAF(nn.Module):
         self.split = (heads, levels, points)
         samples = heads * levels * points
         self.value = nn.ModuleList(nn.Conv2d(backbone_channels, channels, 1) for _ in range(levels))
-        self.query = nn.Sequential(nn.BatchNorm2d(channels), nn.Conv2d(channels, channels, 1), nn.GELU())
+        self.query = nn.Sequential(BatchNorm2d(channels), nn.Conv2d(channels, channels, 1), nn.GELU())
         self.offsets = nn.Conv2d(channels, 2 * samples, 1)
         self.weights = nn.Conv2d(channels, samples, 1)
         self.output = nn.Conv2d(channels, channels, 1)

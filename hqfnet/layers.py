@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import hqfkernels as hqf
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that takes a single value per channel, too.
+
+    Such a batch (one sample of a crop so small that its map is one pixel) has no variance, and torch refuses it in
+    training. It is normalised by the statistics so far, which stay what they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 class ConvBlock(nn.Sequential):
@@ -14,10 +28,10 @@ class ConvBlock(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
 
@@ -47,7 +61,7 @@ class AngleEncoder(nn.Module):
     def __init__(self, in_channels: int, angles: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(in_channels, angles, 1, bias=False)
-        self.norm = nn.BatchNorm2d(angles)
+        self.norm = BatchNorm2d(angles)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.atan(self.norm(self.reduce(x)))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hqfnet.layers import BatchNorm2d
+
 RGB = 3
 
 
@@ -33,7 +35,7 @@ class BandStem(nn.Module):
         self.rgb = [band % in_channels for band in range(RGB)]
         # A small eps: bands may vary by thousandths. No momentum: the mean over all batches, whose statistics stay what
         # they are; a decaying mean would carry its initial variance of 1 along for hundreds of steps.
-        self.norm = None if in_channels == RGB else nn.BatchNorm2d(in_channels, eps=1e-10, momentum=None, affine=False)
+        self.norm = None if in_channels == RGB else BatchNorm2d(in_channels, eps=1e-10, momentum=None, affine=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) -> all bands (B, in_channels, H, W) and RGB (B, 3, H, W), normalised."""

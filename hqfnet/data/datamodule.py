@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning
 import torch
@@ -12,7 +13,7 @@ from hqfnet.data.classes import IGNORE_INDEX, ClassList, load_classes
 from hqfnet.data.crops import Sample
 from hqfnet.data.folder import FolderDataset
 from hqfnet.data.generated import SCENE_CLASSES, GeneratedScenes
-from hqfnet.data.loader import resumable
+from hqfnet.data.loader import SharedLoader, resumable
 
 
 class SceneData(lightning.LightningDataModule):
@@ -24,7 +25,15 @@ class SceneData(lightning.LightningDataModule):
         scale: the pixel value that becomes 1; None for the largest value of an integer type (see `raster.to_unit`).
         batch_size: samples per batch.
         workers: loader processes.
+
+    Attributes:
+        bands: what the channels are, in their order; None where the data do not name them.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1, or ``workers`` below 0.
     """
+
+    bands: list[str] | None = None
 
     def __init__(
         self,
@@ -35,6 +44,10 @@ class SceneData(lightning.LightningDataModule):
         workers: int = 2,
     ) -> None:
         super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise ValueError(
+                f"batch_size, workers: expected at least 1 sample and 0 processes, got {batch_size} and {workers}"
+            )
         self.classes = classes
         self.channels = channels
         self.scale = scale
@@ -49,25 +62,30 @@ class SceneData(lightning.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        loader = self._loader("train")
-        # To overfit a few batches, Lightning serves them in the order of the data set, which a plain loader has.
-        overfits = self.trainer and self.trainer.overfit_batches  # type: ignore[attr-defined]
-        return loader if overfits else resumable(loader)
+        loader = DataLoader(self.dataset("train"), **self._settings())
+        return loader if self._overfits() else resumable(loader)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self._loader("val")
+        return self._score_loader("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        return self._loader("test")
+        return self._score_loader("test")
 
-    def _loader(self, stage: str) -> DataLoader[Sample]:
-        return DataLoader(
-            self.dataset(stage),
-            batch_size=self.batch_size,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _score_loader(self, stage: str) -> DataLoader[Sample]:
+        loader = DataLoader if self._overfits() else SharedLoader
+        return loader(self.dataset(stage), **self._settings())
+
+    def _overfits(self) -> bool:
+        # To overfit a few batches, Lightning serves them in the order of the data set, which a plain loader has.
+        return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.workers,
+            "persistent_workers": self.workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
 
 
 class FolderData(SceneData):

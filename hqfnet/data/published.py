@@ -274,6 +274,7 @@ class SeasoNetData(TorchGeoData):
             module, class_list(SeasoNet), self.SCALE, crop, channels, augment, jitter, skip_damaged, batch_size,
             workers,
         )  # fmt: skip
+        self.bands = list(bands)
 
     def items(self, source: SeasoNet) -> tuple[list[str], list[tuple[int, int]]]:
         files = [f"{paths[0]}_*.tif" for paths in source.files]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import hqfkernels as hqf
 from hqfnet.fusion import DMCAF, deformable_sample
-from hqfnet.layers import AngleEncoder
+from hqfnet.layers import AngleEncoder, BatchNorm2d
 from hqfnet.qmoe import QMoE, load_balance_loss
 from hqfnet.qskip import QSkip
 from hqfnet.twin import PatchTwin2d, TwinBank, patch_experts, patch_mixer
@@ -76,6 +76,65 @@ def test_deformable_sampling_keeps_its_places_in_half_precision() -> None:
     offsets = torch.zeros(1, 1, 1, 1, 2, 1, 256, dtype=torch.bfloat16)
     sampled = deformable_sample([ramp], offsets, torch.ones(1, 1, 1, 1, 1, 256))
     torch.testing.assert_close(sampled, ramp, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_deformable_sampling_at_places_that_are_none(dtype: torch.dtype) -> None:
+    """NaN offsets spoil their query alone; infinite and huge ones are on the border. Maps large enough for vectors."""
+    torch.manual_seed(0)
+    values = [torch.randn(2, 6, *size, dtype=dtype, requires_grad=True) for size in ((5, 4), (16, 20))]
+    offsets = torch.randn(2, 2, 2, 3, 2, 9, 7, dtype=dtype)
+    weights = torch.rand(2, 2, 2, 3, 9, 7, dtype=dtype, requires_grad=True)
+    border = offsets.clone()
+    border[1, 0, :, 0, 0, 2, 3], border[1, 1, 1, 2, :, 8, 6] = -100, 100
+    far = border.clone()
+    far[1, 0, :, 0, 0, 2, 3], far[1, 1, 1, 2, :, 8, 6] = -torch.inf, torch.finfo(dtype).max
+    spoilt = far.clone()
+    spoilt[0, 1, 0, 2, 0, 4, 5] = spoilt[0, 0, 1, 1, :, 0, 0] = torch.nan
+
+    results, gradients = [], []
+    for moved in (border, far, spoilt):
+        moved.requires_grad_()
+        results.append(deformable_sample(values, moved, weights))
+        gradients.append(torch.autograd.grad(results[-1].sum(), [moved, weights, *values]))
+    assert torch.equal(results[1], results[0])
+    for one, other in zip(gradients[1], gradients[0], strict=True):
+        assert torch.equal(one, other)
+
+    result, (to_offsets, to_weights, *to_values) = results[2], gradients[2]
+    assert result.isnan().nonzero().tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]] + [
+        [0, channel, 4, 5] for channel in (3, 4, 5)
+    ]
+    assert torch.equal(result[result.isfinite()], results[1][result.isfinite()])
+    spoilt_samples = torch.zeros(weights.shape, dtype=torch.bool)
+    spoilt_samples[0, 1, 0, 2, 4, 5] = spoilt_samples[0, 0, 1, 1, 0, 0] = True
+    assert torch.equal(to_weights.isnan(), spoilt_samples)
+    assert torch.equal(to_offsets.isnan(), spoilt_samples.unsqueeze(4).expand_as(to_offsets))
+    assert all(gradient.isfinite().all() for gradient in to_values)
+
+
+def test_fusion_of_a_spoilt_map_does_not_crash() -> None:
+    """Whatever a training has come to: everything is NaN."""
+    fusion = DMCAF(8, 6, levels=2, heads=4, points=2)
+    x = torch.full((2, 8, 20, 30), torch.nan, requires_grad=True)
+    maps = [torch.randn(2, 6, 12, 14, requires_grad=True) for _ in range(2)]
+    result = fusion(x, maps)
+    result.sum().backward()
+    assert result.isnan().all()
+
+
+def test_normalisation_of_a_single_value() -> None:
+    """One pixel of one sample has no variance: the statistics so far hold, and stay."""
+    norm = BatchNorm2d(3)
+    norm(torch.randn(4, 3, 2, 2) + 1)
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    x = torch.randn(1, 3, 1, 1, requires_grad=True)
+    result = norm(x)
+    result.sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().min() > 0
+    assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
+    assert torch.equal(result, norm.eval()(x))
 
 
 def test_fusion_starts_as_identity_and_learns() -> None:

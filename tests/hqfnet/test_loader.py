@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hqfnet.data.loader import EpochSampler, ResumableLoader, resumable
+from hqfnet.data import IGNORE_INDEX
+from hqfnet.data.loader import BatchDealer, EpochSampler, ResumableLoader, SharedLoader, resumable
 
 
 class Noisy(Dataset[Any]):
@@ -97,3 +98,70 @@ def test_takes_over_what_a_loader_says() -> None:
     made = resumable(plain)
     assert list(made) == [4, 4]
     assert made.state_dict() == {"served": 2, "seed": 7}
+
+
+@pytest.mark.parametrize("before", [(2, 1), (3, 1), (2, 2), (1, 3)])
+@pytest.mark.parametrize("after", [(2, 1), (4, 1), (11, 1), (1, 2), (2, 3)])
+def test_goes_on_with_other_batches_and_processes(before: tuple[int, int], after: tuple[int, int]) -> None:
+    """Each sample that was not served comes once, as it would have, but for what evens the processes out."""
+    (size, processes), (other_size, others) = before, after
+    stopped = ResumableLoader(Noisy(), 5, batch_size=size)
+    stopped.samples_per_batch = size * processes
+    stopped._served = 2 * stopped.samples_per_batch
+    order = [index for index, _ in EpochSampler(Noisy(), 1, 0, shuffle=True, seed=5)]
+    left = order[stopped._served :]
+    seen, lengths = [], set()
+    for rank in range(others):
+        fresh = ResumableLoader(Noisy(), 99, batch_size=other_size)
+        fresh.samples_per_batch = other_size * others
+        fresh.epoch_sampler.num_replicas, fresh.epoch_sampler.rank = others, rank
+        fresh.load_state_dict(stopped.state_dict(), batch=stopped.samples_per_batch)
+        batches = list(fresh)
+        epoch = -(-11 // fresh.samples_per_batch)
+        assert fresh.batches_before(epoch) <= epoch
+        lengths.add(len(batches))
+        seen += [int(sample[0]) for batch in batches for sample in batch]
+    assert len(lengths) == 1
+    assert set(seen) == (set(left) if len(left) % others == 0 else set(left) | {*order[: -len(left) % others]})
+    assert len(seen) == len(left) + -len(left) % others
+
+
+class Masks(Dataset[Any]):
+    """Sample i has i as image and in its mask."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return {"image": torch.tensor(float(i)), "mask": torch.tensor([i])}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 11])
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_scores_see_each_sample_once(size: int, batch: int, processes: int) -> None:
+    """The batches of one process, dealt out; every process makes the same number of steps."""
+    alone = [masks["mask"][:, 0].tolist() for masks in DataLoader(Masks(size), batch)]
+    dealt: dict[int, list[int]] = {}
+    for rank in range(processes):
+        loader = SharedLoader(Masks(size), batch)
+        dealer = BatchDealer(Masks(size), batch, processes, rank)
+        loader.own = dealer.own
+        served = DataLoader.__iter__(DataLoader(Masks(size), batch, sampler=dealer))
+        batches = [sample["mask"][:, 0].tolist() for sample in served]
+        assert len(batches) == -(-len(alone) // processes) == -(-len(dealer) // batch)
+        dealt |= {rank + processes * k: masks for k, masks in enumerate(batches[: dealer.own])}
+    assert [dealt[k] for k in range(len(alone))] == alone
+    assert len(dealt) == len(alone)
+
+
+def test_what_is_repeated_does_not_count() -> None:
+    loader = SharedLoader(Masks(4), 2)
+    loader.own = 1
+    first, second = list(loader)
+    assert first["mask"].tolist() == [[0], [1]]
+    assert second["mask"].tolist() == [[IGNORE_INDEX], [IGNORE_INDEX]]
+    assert second["image"].tolist() == [2, 3]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,11 @@ from PIL import Image
 
 from hqfnet import demo
 from hqfnet.cli import HQFNetCLI, main
-from hqfnet.data import IGNORE_INDEX
+from hqfnet.data import IGNORE_INDEX, FolderData
 from hqfnet.figures import richest_tiles
 from hqfnet.predict import predict_scene
 from hqfnet.qskip import QSkip
-from hqfnet.task import SegmentationTask, cross_entropy, dice_loss, make_optimizer, segmentation_metrics
+from hqfnet.task import MeanLoss, SegmentationTask, cross_entropy, dice_loss, make_optimizer, segmentation_metrics
 from hqfnet.timing import QuantumTimer
 
 
@@ -98,6 +100,93 @@ def test_metrics() -> None:
     assert values["iou"].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
     assert values["miou"].item() == pytest.approx(5 / 9)
     assert values["accuracy"].item() == pytest.approx(5 / 7)
+
+
+def test_classes_that_do_not_occur_have_no_iou() -> None:
+    """Neither as a label nor as a prediction: not a number, and no part of the mean."""
+    metrics = segmentation_metrics(4)
+    mask = torch.tensor([[[0, 0, 1, 1]]])
+    metrics.update(torch.nn.functional.one_hot(torch.tensor([[[0, 0, 1, 3]]]), 4).permute(0, 3, 1, 2).float(), mask)
+    values = metrics.compute()
+    assert values["iou"].tolist() == pytest.approx([1, 0.5, math.nan, 0], nan_ok=True)
+    assert values["miou"].item() == pytest.approx(0.5)
+    metrics.reset()
+    metrics.update(torch.rand(1, 4, 1, 4), torch.full_like(mask, IGNORE_INDEX))
+    assert all(value.isnan().all() for value in metrics.compute().values())
+
+
+def test_mean_loss_counts_samples_in_which_something_counts() -> None:
+    mask = torch.zeros(2, 4, 4, dtype=torch.long)
+    half = mask.clone()
+    half[0] = IGNORE_INDEX
+    mean = MeanLoss()
+    for loss, target in ((1.0, mask), (4.0, half), (9.0, torch.full_like(mask, IGNORE_INDEX))):
+        mean.update(torch.tensor(loss), target)
+    assert mean.compute().item() == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("lr", -1.0), ("lr", math.nan), ("weight_decay", -0.1), ("aux_weight", math.inf)]
+)
+def test_numbers_out_of_range(setting: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{setting}: expected a number of at least 0, got {value}"):
+        small_task(**{setting: value})
+
+
+@pytest.mark.parametrize("model", ["hqfnet_tiny", "hq_unet"])
+def test_training_on_one_small_crop(model: str) -> None:
+    """A crop of 16 pixels is one pixel at the bottleneck, and a batch of one has no variance there."""
+    task = SegmentationTask(model, 3, pretrained=False).train()
+    for size in (1, 16):
+        batch = {"image": torch.rand(1, 3, size, size), "mask": torch.zeros(1, size, size, dtype=torch.long)}
+        loss, _ = task.loss(batch)
+        loss.backward()
+        assert loss.isfinite()
+
+
+def test_what_is_not_finite_stops_a_training(folder: Path, tmp_path: Path) -> None:
+    trainer = {"accelerator": "cpu", "logger": False, "max_epochs": 1, "default_root_dir": tmp_path / "run"}
+    data = FolderData(str(folder), 3, (9, 255), crop=32, batch_size=2, workers=0)
+    task = SegmentationTask("hqfnet_tiny", 3, pretrained=False)
+    with torch.no_grad():
+        task.model.head.bias[0] = math.nan
+    with pytest.raises(ValueError, match=r"train/loss: it is nan at step 0, and the training stops .* \(model\.lr\)"):
+        lightning.Trainer(**trainer, num_sanity_val_steps=0).fit(task, data)
+    # A loss may be finite where its gradient is not: that of a root at 0.
+    task = small_task()
+    loss = task.loss
+    task.loss = lambda batch: (loss(batch)[0] + 0 * task.model.head.bias[0].sub(task.model.head.bias[0]).sqrt(), None)
+    before = {name: weight.clone() for name, weight in task.named_parameters()}
+    with pytest.raises(ValueError, match=r"grad_norm/model: it is nan at step 0"):
+        lightning.Trainer(**trainer, num_sanity_val_steps=0).fit(task, data)
+    assert all(torch.equal(weight, before[name]) for name, weight in task.named_parameters())
+
+
+def test_scaled_gradients_may_overflow() -> None:
+    """The scaler of float16 leaves the step out, and lowers the scale."""
+    task = small_task()
+    task.log_dict = lambda norms: None  # type: ignore[method-assign, assignment]
+    for parameter in task.parameters():
+        parameter.grad = torch.full_like(parameter, math.inf)
+    task._scaled = True
+    task.on_before_optimizer_step(torch.optim.SGD(task.parameters()))
+    task._scaled = False
+    with pytest.raises(ValueError, match="grad_norm/model: it is inf at step 0"):
+        task.on_before_optimizer_step(torch.optim.SGD(task.parameters()))
+
+
+@pytest.mark.parametrize("model", ["hqfnet_tiny", "hq_unet"])
+def test_a_rate_that_is_far_too_high_ends_with_an_error(
+    model: str, tmp_path: Path, command_line: Callable[..., HQFNetCLI]
+) -> None:
+    """Not with a crash: the offsets of the attention become NaN on the way."""
+    data = ("--data.train_scenes", "8", "--data.val_scenes", "2", "--data.size", "64", "--data.batch_size", "2")
+    trainer = ("--trainer.max_epochs", "2", "--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
+    place = ("--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu", "--data.workers", "0")
+    with pytest.raises(ValueError, match="the training stops"):
+        command_line(
+            "fit", "--config", "generated", *data, *trainer, *place, "--model.model", model, "--model.lr", "1e30"
+        )
 
 
 def test_loss_includes_the_auxiliary_losses() -> None:
