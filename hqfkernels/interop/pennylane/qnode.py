@@ -407,8 +407,8 @@ class _Run:
             return None
         if mp.obs is not None and any(map(self.recorder.depends, mp.obs.data)):
             raise ValueError(
-                f"qnode: an observable on wire(s) {', '.join(str(w) for w in mp.wires)} has coefficients that depend on "
-                "the data; multiply its words outside of it"
+                f"qnode: an observable on wire(s) {', '.join(str(w) for w in mp.wires)} has coefficients that depend "
+                "on the data; multiply its words outside of it"
             )
         terms = pauli_strings(mp.obs, self.n_qubits) if isinstance(mp, ExpectationMP) else None
         if terms is None:

@@ -69,6 +69,9 @@ _NUMBERS = """
 METADATA = frozenset(_NUMBERS.split())
 """Functions of Python whose results, numbers or texts, do not tell what a tensor holds."""
 
+LIKE = ("expand_as", "reshape_as", "to", "type_as", "view_as")
+"""Functions of Python that take shape, dtype or device from all arguments but the first."""
+
 EXACT = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 """Dtypes that angles may pass through; a cast to any other one rounds."""
 
@@ -100,6 +103,7 @@ class Recorder:
         # Vectors (each with the count of writes into it) and their norms, and the quotients of both.
         self._norms: list[tuple[tuple[Tensor, int], Tensor]] = []
         self._directions: list[tuple[tuple[Tensor, int], tuple[Tensor, int]]] = []
+        self._refused: Refused | None = None
         self._function = ""  # of Python, that is being called
         self._saw = False  # whether an operator took something of ours since that call began
         self._modes = (_Operators(self), _Functions(self))
@@ -116,23 +120,25 @@ class Recorder:
     ) -> None:
         for mode in reversed(self._modes):
             mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        if self._refused and not isinstance(error, Refused):  # somebody caught it and went on
+            raise self._refused
 
     def depends(self, value: Any) -> bool:
         """Whether the value depends on inputs or weights."""
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
-            return False
         with torch._C.DisableTorchFunction():
-            return value.untyped_storage()._cdata in self._storages
+            return (
+                isinstance(value, Tensor) and value.layout == torch.strided and _storage(value)._cdata in self._storages
+            )
 
     def refusal(self, value: Any) -> str:
         """The operation that makes the value no affine function of inputs and weights; "" if it is one."""
         if not self.depends(value):
             return ""
         with torch._C.DisableTorchFunction():
-            return self._storages[value.untyped_storage()._cdata][1]
+            return self._storages[_storage(value)._cdata][1]
 
     def direction(self, value: Any) -> Tensor | None:
-        """The affine vector, or batch of vectors, that ``value`` is after a division by its norm; None if it is none."""
+        """The affine vector (or batch) that ``value`` is after a division by its norm; None if it is none."""
         with torch._C.DisableTorchFunction():
             for (vector, version), (unit, unit_version) in self._directions:
                 current = vector._version == version and unit._version == unit_version
@@ -154,13 +160,17 @@ class Recorder:
                     self._directions.append(((of, version), (result, result._version)))
 
     def _mark(self, value: Tensor, refusal: str) -> None:
-        storage = value.untyped_storage()
+        storage = _storage(value)
         known = self._storages.get(storage._cdata, (storage, ""))
         self._storages[storage._cdata] = (storage, known[1] or refusal)
 
+    def _refuse(self, message: str) -> Refused:
+        self._refused = self._refused or Refused(message)
+        return self._refused
+
     def _leaves_torch(self, values: list[Tensor]) -> Refused:
         how = self._first_refusal(values) or self._function
-        return Refused(
+        return self._refuse(
             f"qnode: it reads a value that depends on inputs or weights ({how}), so its structure depends on the data "
             "(if, while, float() or .item()) or the value leaves torch; make one circuit for each case, or compute the "
             "value before the circuit and pass it in as an input"
@@ -182,7 +192,7 @@ class Recorder:
             return func(*args, **kwargs)
         for t in given:
             if t.requires_grad and not self.depends(t):
-                raise Refused(lost_gradient(t))
+                raise self._refuse(lost_gradient(t))
         arguments = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         varying = {k for k, v in arguments.items() if any(map(self.depends, _tensors(v)))}
         what = self._function or name
@@ -206,7 +216,7 @@ class Recorder:
             raise self._leaves_torch(ours)
         self._note_norms(name, arguments, result)
         for t in outputs:
-            self._mark(t, refusal or ("" if t.dtype in EXACT else f"{what} to {t.dtype}"))
+            self._mark(t, refusal or ("" if t.dtype in EXACT else f"{what} ({t.dtype})"))
         return result
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -216,7 +226,9 @@ class Recorder:
         owner = func.__self__ if name in ("__get__", "__set__") else func
         self._function, self._saw = getattr(owner, "__name__", name).strip("_"), False
         try:
-            ours = [t for t in _tensors((args, kwargs)) if self.depends(t)]
+            ours = [t for t in _tensors(args[0] if name in LIKE else (args, kwargs)) if self.depends(t)]
+            if ours and name in ("__array__", "__deepcopy__", "numpy"):
+                raise self._leaves_torch(ours)
             result = func(*args, **kwargs)
             if ours and not self._is_seen(result, name):
                 raise self._leaves_torch(ours)
@@ -226,11 +238,17 @@ class Recorder:
 
     def _is_seen(self, result: Any, name: str) -> bool:
         if isinstance(result, Tensor):
-            return name != "__deepcopy__" and (self._saw or self.depends(result))
+            return self._saw or self.depends(result)
         if isinstance(result, (tuple, list)) and not isinstance(result, torch.Size):
             return all(self._is_seen(part, name) for part in result)
         harmless = (torch.Size, torch.dtype, torch.device, torch.layout, type(None), type(NotImplemented))
         return isinstance(result, harmless) or name in METADATA
+
+
+def _storage(value: Tensor) -> Any:
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value.untyped_storage()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
