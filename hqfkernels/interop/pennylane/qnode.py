@@ -297,26 +297,33 @@ def _abstract(recorder: Recorder) -> Iterator[None]:
 
 def _tape(qnode: Any, arguments: dict[str, Tensor]) -> tuple[QuantumScript, type]:
     """The tape, after the transforms that the user put on the QNode, and the type of what the function returns."""
-    results: list[Any] = []
+    types: list[type] = []
 
     @wraps(qnode.func)
     def function(**given: Any) -> Any:
-        results.append(qnode.func(**given))
-        return results[0]
+        returned = qnode.func(**given)
+        queued = QuantumScript.from_queue(qml.QueuingManager.active_context()).measurements
+        measured = returned if type(returned) in (list, tuple) else [returned]
+        if not measured or not all(isinstance(mp, MeasurementProcess) for mp in measured):
+            raise Refused(
+                "qnode: expected it to return a measurement, or a list or tuple of measurements, "
+                f"got {type(returned).__name__} {returned!r}"
+            )
+        if len(measured) != len(queued) or any(a is not b for a, b in zip(measured, queued, strict=True)):
+            raise Refused(
+                "qnode: it returns other measurements than it makes; let it return each one once, in the order in which "
+                "they are made"
+            )
+        types.append(type(returned))
+        return returned
 
     node = copy.copy(qnode)
     node.func = function
     tapes, join = construct_batch(node, level="user")(**arguments)
-    (returned,) = results
-    measured = returned if type(returned) in (list, tuple) else [returned]
-    if not measured or not all(isinstance(mp, MeasurementProcess) for mp in measured):
-        raise Refused(
-            f"qnode: expected it to return a measurement, or a list or tuple of measurements, got {returned!r}"
-        )
     marker = object()
     if len(tapes) != 1 or join((marker,)) not in (marker, (marker,)):
         raise Refused("qnode: its transforms make several circuits of it, or change what they return")
-    return tapes[0], type(returned)
+    return tapes[0], types[0]
 
 
 @dataclass
