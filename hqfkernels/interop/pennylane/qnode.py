@@ -22,6 +22,8 @@ from pennylane.ops import MidMeasure
 from pennylane.tape import QuantumScript
 from pennylane.workflow import construct_batch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes
 
 from hqfkernels.circuit import Angle, Circuit
 from hqfkernels.functional import expval, probs
@@ -143,7 +145,7 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
         own = self._parameters.get(name)
         weight = self.__getattribute__(name) if own is None else own
         if not weight.is_floating_point():
-            raise TypeError(f"{name}: expected real weights, got {weight.dtype}")
+            raise TypeError(f"weight {name!r}: expected real numbers, got {weight.dtype}")
         return weight
 
 
@@ -209,6 +211,7 @@ def _check_names(qnode: Any, names: Iterable[str], input_arg: str) -> bool:
     return input_arg in known
 
 
+@torch.compiler.disable
 def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, input_arg: str) -> _Reading:
     _check_qnode(qnode)
     takes_inputs = _check_names(qnode, shapes, input_arg)
@@ -218,8 +221,17 @@ def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, 
         if not qnode.device.wires:
             raise ValueError("n_inputs: the QNode's device does not say how many wires it has, so this must be given")
         n_inputs = len(qnode.device.wires)
-    # What a QNode is does not depend on where its layer is called first: without gradients, on another default device.
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _one_at_a_time:
+    # What a QNode is does not depend on where its layer is called first: without gradients, on another default device,
+    # under autocast, in a function that is traced or transformed.
+    with (
+        _disable_current_modes(),
+        temporarily_clear_interpreter_stack(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+        torch.autocast("cpu", enabled=False),
+        _one_at_a_time,
+    ):
         failure = None
         for dtype in (torch.float64, torch.float32):  # a QNode's own tensors may fit only one of them
             for batched in (False, True) if takes_inputs else (False,):  # it may be written for a batch: inputs[:, 0]
@@ -311,8 +323,8 @@ def _tape(qnode: Any, arguments: dict[str, Tensor]) -> tuple[QuantumScript, type
             )
         if len(measured) != len(queued) or any(a is not b for a, b in zip(measured, queued, strict=True)):
             raise Refused(
-                "qnode: it returns other measurements than it makes; let it return each one once, in the order in which "
-                "they are made"
+                "qnode: it returns other measurements than it makes; let it return each one once, in the order "
+                "in which they are made"
             )
         types.append(type(returned))
         return returned
