@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -237,7 +238,12 @@ def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, 
             for batched in (False, True) if takes_inputs else (False,):  # it may be written for a batch: inputs[:, 0]
                 source = _Source(qnode, shapes, input_arg if takes_inputs else None, n_inputs, batched, dtype)
                 try:
-                    return _reading(source.run(0.0), source.run(1.0))
+                    origin = source.run(0.0)
+                    before = _random_state()
+                    other = source.run(1.0)
+                    if _random_state() != before:  # a function that sets its own seed ends as it did before
+                        raise Refused("qnode: it draws random numbers, which would be the same ones at every call")
+                    return _reading(origin, other)
                 except _DoesNotRun as error:
                     failure = failure or error.__cause__
         raise ValueError(f"qnode: it does not run on one sample of {n_inputs} inputs: {failure}") from failure
@@ -245,6 +251,12 @@ def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, 
 
 _one_at_a_time = threading.RLock()
 """Held while a QNode is read, since `_abstract` changes PennyLane meanwhile."""
+
+
+def _random_state() -> tuple[Any, ...]:
+    """The states of all common generators."""
+    _, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), keys.tobytes(), rest, torch.get_rng_state().numpy().tobytes()
 
 
 class _DoesNotRun(Exception):
@@ -265,9 +277,9 @@ class _Source:
     def run(self, scale: float) -> _Run:
         """Runs the QNode at a made-up point times ``scale``, and records what it computes."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        random = np.random.default_rng(0)
-        inputs = torch.from_numpy(scale * random.uniform(-8, 8, (1 + self.batched, self.n_inputs))).requires_grad_()
-        weights = torch.from_numpy(scale * random.uniform(-8, 8, sum(sizes))).requires_grad_()
+        rng = np.random.default_rng(0)
+        inputs = torch.from_numpy(scale * rng.uniform(-8, 8, (1 + self.batched, self.n_inputs))).requires_grad_()
+        weights = torch.from_numpy(scale * rng.uniform(-8, 8, sum(sizes))).requires_grad_()
         recorder = Recorder(inputs, weights)
         with recorder, _abstract(recorder):
             # Clones, since a QNode may write into its arguments.
