@@ -98,6 +98,7 @@ class Recorder:
     """
 
     def __init__(self, *leaves: Tensor) -> None:
+        self._leaves = leaves
         # By storage: views are the same memory, and what is written into a part of it is seen by all.
         self._storages: dict[int, tuple[Any, str]] = {}
         # Vectors (each with the count of writes into it) and their norms, and the quotients of both.
@@ -105,7 +106,8 @@ class Recorder:
         self._directions: list[tuple[tuple[Tensor, int], tuple[Tensor, int]]] = []
         self._refused: Refused | None = None
         self._function = ""  # of Python, that is being called
-        self._saw = False  # whether an operator took something of ours since that call began
+        self._saw = False  # whether an operator took something of ours since that call began,
+        self._told = False  # and whether it told a constant
         self._modes = (_Operators(self), _Functions(self))
         for leaf in leaves:
             self._mark(leaf, "")
@@ -137,6 +139,22 @@ class Recorder:
         with torch._C.DisableTorchFunction():
             return self._storages[_storage(value)._cdata][1]
 
+    def is_norm(self, value: Any) -> bool:
+        """Whether the value is the norm of an affine vector, or of one that has been divided by its norm."""
+        with torch._C.DisableTorchFunction():
+            return isinstance(value, Tensor) and any(_same(value, norm) for _, norm in self._norms)
+
+    def _is_constant(self, value: Tensor) -> bool:
+        """Whether the data cancel out, as in the real part of ``1j * inputs``."""
+        if self.refusal(value) or not value.requires_grad:
+            return False
+        for one in (1, 1j) if value.is_complex() else (1,):
+            start = torch.full_like(value, one)
+            slopes = torch.autograd.grad(value, self._leaves, start, retain_graph=True, allow_unused=True)
+            if any(slope is not None and torch.any(slope) for slope in slopes):
+                return False
+        return True
+
     def direction(self, value: Any) -> Tensor | None:
         """The affine vector (or batch) that ``value`` is after a division by its norm; None if it is none."""
         with torch._C.DisableTorchFunction():
@@ -148,7 +166,7 @@ class Recorder:
 
     def _note_norms(self, name: str, arguments: dict[str, Any], result: Any) -> None:
         vector: Any = arguments.get("self")
-        if name == "linalg_vector_norm" and not self.refusal(vector):
+        if name == "linalg_vector_norm" and (not self.refusal(vector) or self.direction(vector) is not None):
             dims = arguments.get("dim") or range(vector.dim())
             if arguments.get("ord", 2) == 2 and len(dims) == 1 and dims[0] in (-1, vector.dim() - 1):
                 self._norms.append(((vector, vector._version), result))
@@ -157,7 +175,9 @@ class Recorder:
             for (of, version), norm in self._norms:
                 column = norm.reshape(*of.shape[:-1], 1).expand_as(of)
                 if _same(vector, of) and of._version == version and _same(divisor.expand_as(of), column):
-                    self._directions.append(((of, version), (result, result._version)))
+                    before = self.direction(of)
+                    affine = of if before is None else before
+                    self._directions.append(((affine, affine._version), (result, result._version)))
 
     def _mark(self, value: Tensor, refusal: str) -> None:
         storage = _storage(value)
@@ -201,6 +221,9 @@ class Recorder:
             refusal = refusal or f"{what} without gradients"
         elif not _is_affine(func, name, varying, arguments):
             refusal = refusal or what
+        if name == "_local_scalar_dense" and self._is_constant(*args):
+            self._told = True
+            return func(*args)
         if torch.Tag.dynamic_output_shape in func.tags and not (name in AFFINE and varying == {"self"}):
             raise self._leaves_torch(ours)
         try:
@@ -221,12 +244,13 @@ class Recorder:
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a function of Python on tensors, which must not read any of ours behind the operators' back."""
-        outer = self._function, self._saw
+        outer = self._function, self._saw, self._told
         name = getattr(func, "__name__", "")
         owner = func.__self__ if name in ("__get__", "__set__") else func
         self._function, self._saw = getattr(owner, "__name__", name).strip("_"), False
+        self._told = False
         try:
-            ours = [t for t in _tensors(args[0] if name in LIKE else (args, kwargs)) if self.depends(t)]
+            ours = [t for t in _tensors(args[:1] if name in LIKE else (args, kwargs)) if self.depends(t)]
             if ours and name in ("__array__", "__deepcopy__", "numpy"):
                 raise self._leaves_torch(ours)
             if ours and name in ("__format__", "__repr__", "__str__"):  # of messages; without the values
@@ -236,7 +260,7 @@ class Recorder:
                 raise self._leaves_torch(ours)
             return result
         finally:
-            self._function, self._saw = outer[0], outer[1] or self._saw
+            self._function, self._saw, self._told = outer[0], outer[1] or self._saw, outer[2]
 
     def _is_seen(self, result: Any, name: str) -> bool:
         if isinstance(result, Tensor):
@@ -244,7 +268,7 @@ class Recorder:
         if isinstance(result, (tuple, list)) and not isinstance(result, torch.Size):
             return all(self._is_seen(part, name) for part in result)
         harmless = (torch.Size, torch.dtype, torch.device, torch.layout, type(None), type(NotImplemented))
-        return isinstance(result, harmless) or name in METADATA
+        return self._told or isinstance(result, harmless) or name in METADATA
 
 
 def _storage(value: Tensor) -> Any:
@@ -268,6 +292,8 @@ def lost_gradient(value: Tensor) -> str:
 
 def _is_affine(func: Any, name: str, varying: set[str], arguments: dict[str, Any]) -> bool:
     """Whether an operator is affine in the arguments ``varying``, with the others as they are."""
+    if func.namespace != "aten":
+        return False
     if name == "div" and arguments.get("rounding_mode") is not None:
         return False
     if name == "pow" and not (isinstance(arguments["exponent"], (int, float)) and arguments["exponent"] == 1):
