@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import hqfkernels as hqf
 from tests import oracles
@@ -317,7 +318,7 @@ def trained_layer(seed=0):
 
 
 def pruned(layer, x):
-    torch.nn.utils.prune.random_unstructured(layer, "w", 0.5)
+    prune.random_unstructured(layer, "w", 0.5)
     layer.w_orig.data += 0.1
     return layer(x), layer.w_orig * layer.w_mask
 
@@ -642,9 +643,8 @@ def test_samples_of_a_batch_are_apart(function, message):
         lambda x: x + 1e-8,
         lambda x: x.flip(-1),
         lambda x: torch.cat([x[..., :2], x[..., :2]], -1),
-        lambda x: x * torch.tensor([1, 1, 1, 1 + 1e-9]),
+        lambda x: x * torch.tensor([1, 1, 1, 1 + 1e-9], dtype=torch.float64),
         lambda x: torch.complex(x, x.flip(-1)),
-        lambda x: x.clamp(-9, 9),
     ],
 )
 def test_amplitudes_are_the_inputs_themselves(state):
@@ -654,6 +654,18 @@ def test_amplitudes_are_the_inputs_themselves(state):
 
     with pytest.raises(ValueError, match="qnode: a state preparation"):
         TorchLayer(node_of(function), {})(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    "norm", [lambda x: x.flip(-1).norm(), lambda x: x.norm(p=1), lambda x: x.norm().clamp_min(1e-12), lambda x: 2.0]
+)
+def test_norms_are_those_of_the_amplitudes(norm):
+    def function(inputs):
+        qml.StatePrep(inputs / norm(inputs), wires=[0, 1])
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(ValueError, match="qnode: a state preparation must hold consecutive inputs, normalised"):
+        TorchLayer(node_of(function), {})(torch.zeros(4))
 
 
 def test_a_layer_speaks_of_what_it_was_given():

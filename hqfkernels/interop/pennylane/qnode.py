@@ -65,8 +65,9 @@ def from_qnode(qnode: Any, weight_shapes: Mapping[str, Shape], n_inputs: int | N
     """The circuit that a QNode is, for `hqfkernels.expval` (or `hqfkernels.probs`, if it returns probabilities).
 
     The QNode is read as `qml.qnn.TorchLayer` takes it: its argument ``inputs`` holds the features of one sample, all
-    other arguments are weights. Angles must be affine in both. Gates that hqfkernels lacks are taken apart by
-    PennyLane. The device of the QNode is not used, only its wires: they become the qubits, in order.
+    other arguments are weights. Its operations on both are recorded: angles must be affine in them by construction,
+    whatever the values. Gates that hqfkernels lacks are taken apart by PennyLane. The device of the QNode is not used,
+    only its wires: they become the qubits, in order (in PennyLane's standard order, if the device names none).
 
     Args:
         qnode: a `qml.QNode` that returns expectation values of Pauli words, or probabilities of all wires.
@@ -79,8 +80,9 @@ def from_qnode(qnode: Any, weight_shapes: Mapping[str, Shape], n_inputs: int | N
 
     Raises:
         TypeError: if ``qnode`` is no QNode, or its arguments are not ``inputs`` and ``weight_shapes``.
-        ValueError: for what no circuit can express, naming the gate or measurement: structure or angles that depend on
-            the data in any but an affine way, mid-circuit measurements, shots, sums of observables.
+        ValueError: for what no circuit can express, naming the operation, gate or measurement: structure or angles that
+            depend on the data in any but an affine way, random numbers, tensors from elsewhere that require gradients,
+            mid-circuit measurements, shots, sums of observables.
     """
     reading = _read(qnode, _shapes(weight_shapes), n_inputs, "inputs")
     if None in reading.sums:
@@ -106,7 +108,7 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
     The QNode is read as a circuit at the first call (see `from_qnode` for what it may hold) and runs on hqfkernels'
     engines from then on, whatever its device. It may return expectation values of sums of Pauli words and
     probabilities. Inputs are (..., n_features); results have PennyLane's shapes and the inputs' dtype. Call the layer
-    once before ``torch.compile``, ``torch.export`` or ``torch.func.vmap`` see it: reading cannot be traced.
+    once before ``torch.compile(fullgraph=True)`` or a strict ``torch.export`` see it: reading cannot be traced.
 
     Args:
         qnode: the QNode, with an argument ``inputs``.
@@ -125,7 +127,12 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
         self._readings: dict[int, _Reading] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Features (..., n_features) to the QNode's results, as `qml.qnn.TorchLayer` shapes them."""
+        """Features (..., n_features) to the QNode's results, as `qml.qnn.TorchLayer` shapes them.
+
+        Raises:
+            TypeError: if the inputs are no tensor of real numbers, or weights are complex.
+            ValueError: at the first call, as `from_qnode`.
+        """
         if not isinstance(inputs, Tensor) or inputs.dim() == 0:
             got = "a tensor without dimensions" if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: expected a tensor (..., n_features), got {got}")
@@ -348,7 +355,11 @@ def _tape(qnode: Any, arguments: dict[str, Tensor]) -> tuple[QuantumScript, type
     node.func = function
     tapes, join = construct_batch(node, level="user")(**arguments)
     marker = object()
-    if len(tapes) != 1 or join((marker,)) not in (marker, (marker,)):
+    try:
+        unchanged = len(tapes) == 1 and join((marker,)) in (marker, (marker,))
+    except Exception:  # it computes with results
+        unchanged = False
+    if not unchanged:
         raise Refused("qnode: its transforms make several circuits of it, or change what they return")
     return tapes[0], types[0]
 
