@@ -683,3 +683,12 @@ def test_layer_names_bad_inputs():
         layer([1.0])
     with pytest.raises(TypeError, match="qnode: expected a qml.QNode"):
         TorchLayer(rx, {"w": (1,)})
+
+
+def test_weights_of_another_shape_are_another_circuit():
+    layer, x = trained_layer(), torch.rand(4, 2)
+    layer(x)
+    weights = torch.rand(5, 2)
+    y = torch.func.functional_call(layer, {"w": weights}, (x,))
+    other = TorchLayer(layer.qnode, {"w": (5, 2)}, {"w": weights})
+    torch.testing.assert_close(y, other(x).detach())

@@ -22,6 +22,7 @@ from pennylane.ops import MidMeasure
 from pennylane.tape import QuantumScript
 from pennylane.workflow import construct_batch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -124,7 +125,7 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
     ) -> None:
         _check_qnode(qnode)
         super().__init__(qnode, _shapes(weight_shapes), init_method)
-        self._readings: dict[int, _Reading] = {}
+        self._readings: dict[tuple[Any, ...], _Reading] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Features (..., n_features) to the QNode's results, as `qml.qnn.TorchLayer` shapes them.
@@ -138,10 +139,12 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
             raise TypeError(f"inputs: expected a tensor (..., n_features), got {got}")
         size = inputs.shape[-1]
         parameters = {name: self._weight(name) for name in self.qnode_weights}
-        if size not in self._readings:
-            shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-            self._readings[size] = _read(self.qnode, shapes, size, self.input_arg)
-        reading = self._readings[size]
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        key = (size, *shapes.values())
+        if key not in self._readings:
+            read = _read_untraced if torch.compiler.is_compiling() else _read
+            self._readings[key] = read(self.qnode, shapes, size, self.input_arg)
+        reading = self._readings[key]
         flat = [p.flatten() for p in parameters.values()]
         weights = flat[0] if len(flat) == 1 else torch.cat(flat) if flat else inputs.new_empty(0)
         used = _first(inputs, reading.circuit.n_inputs), _first(weights, reading.circuit.n_weights)
@@ -149,7 +152,7 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
 
     def _weight(self, name: str) -> Tensor:
         """The weight in force: pruning, parametrizations and replicas put a plain attribute in place of a parameter."""
-        own = self._parameters.get(name)
+        own = self._parameters.get(name, self._buffers.get(name))
         weight = self.__getattribute__(name) if own is None else own
         if not weight.is_floating_point():
             raise TypeError(f"weight {name!r}: expected real numbers, got {weight.dtype}")
@@ -218,7 +221,6 @@ def _check_names(qnode: Any, names: Iterable[str], input_arg: str) -> bool:
     return input_arg in known
 
 
-@torch.compiler.disable
 def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, input_arg: str) -> _Reading:
     _check_qnode(qnode)
     takes_inputs = _check_names(qnode, shapes, input_arg)
@@ -254,6 +256,9 @@ def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, 
                     failure = failure or error.__cause__
         raise ValueError(f"qnode: it does not run on one sample of {n_inputs} inputs: {failure}") from failure
 
+
+_read_untraced = _disable_dynamo(_read)
+"""For `torch.compile`; not at other times, since it imports the compiler."""
 
 _one_at_a_time = threading.RLock()
 """Held while a QNode is read, since `_undecided` changes PennyLane meanwhile."""
