@@ -1,8 +1,8 @@
 """What a QNode computes with its arguments: every operation of torch is seen, and is affine by construction or is not.
 
-Nothing here looks at a value. An operation either stands in `AFFINE`, and then its result is an affine function of its
-arguments whatever these hold, or its result is marked with the operation's name. A marked value may be computed, but
-neither become an angle (`Recorder.refusal`) nor leave torch.
+Nothing here decides by a value. An operation either stands in `AFFINE`, and then its result is an affine function of its
+arguments whatever these hold, or its result is marked with the operation's name. A marked value may be computed, but not
+become an angle (`Recorder.refusal`). No value leaves torch, marked or not, unless its derivatives are all zero.
 """
 
 from __future__ import annotations
@@ -170,11 +170,12 @@ class Recorder:
             dims = arguments.get("dim") or range(vector.dim())
             if arguments.get("ord", 2) == 2 and len(dims) == 1 and dims[0] in (-1, vector.dim() - 1):
                 self._norms.append(((vector, vector._version), result))
-        elif name == "div":
-            divisor = arguments["other"]
+        elif name == "div" and isinstance(arguments["other"], Tensor):
             for (of, version), norm in self._norms:
+                if not _same(vector, of) or of._version != version or result.shape != of.shape:
+                    continue
                 column = norm.reshape(*of.shape[:-1], 1).expand_as(of)
-                if _same(vector, of) and of._version == version and _same(divisor.expand_as(of), column):
+                if _same(arguments["other"].expand_as(of), column):
                     before = self.direction(of)
                     affine = of if before is None else before
                     self._directions.append(((affine, affine._version), (result, result._version)))
