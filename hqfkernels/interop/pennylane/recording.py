@@ -1,8 +1,8 @@
 """What a QNode computes with its arguments: every operation of torch is seen, and is affine by construction or is not.
 
 Nothing here decides by a value. An operation either stands in `AFFINE`, and then its result is an affine function of
-its arguments whatever these hold, or its result is marked with the operation's name. A marked value may be computed, but
-not become an angle (`Recorder.refusal`). No value leaves torch, marked or not, unless its derivatives are all zero.
+its arguments whatever these hold, or its result is marked with the operation's name. A marked value may be computed,
+but not become an angle (`Recorder.refusal`). No value leaves torch, marked or not, unless its derivatives are zero.
 """
 
 from __future__ import annotations
