@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import hqfkernels as hqf
 from tests import oracles
@@ -241,6 +242,214 @@ def test_wires_keep_the_devices_order():
     assert circuit.observables == ("IZI",)
 
 
+LABELS = {
+    "one first": [1, 0],
+    "three": [2, 0, 1],
+    "not from zero": [2, 1],
+    "strings": ["b", "a"],
+    "mixed": ["z", 1, "a"],
+}
+MEASURED = {
+    "probs": lambda wires: qml.probs(),
+    "probs of one": lambda wires: qml.probs(wires=wires[1]),
+    "probs of all": lambda wires: qml.probs(wires=wires[::-1]),
+    "expval and probs": lambda wires: [qml.expval(qml.Z(wires[0])), qml.probs()],
+    "a wire that is only measured": lambda wires: [qml.expval(qml.Z("m") @ qml.Z(wires[0])), qml.probs()],
+}
+
+
+@pytest.mark.parametrize("measured", MEASURED.values(), ids=MEASURED)
+@pytest.mark.parametrize("wires", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("named", [False, True], ids=["device without wires", "device with wires"])
+def test_wires_have_pennylanes_order(named, wires, measured):
+    def function(inputs, w):
+        qml.QFT(wires=wires)
+        for k, wire in enumerate(wires):
+            qml.RY(inputs[..., k] + w, wire)
+        return measured(wires)
+
+    names = sorted([*wires, "m"], key=str) if named else None
+    theirs, ours = layers(function, {"w": 1}, names)
+    x = torch.rand(4, 3)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_norms_of_the_function_itself():
+    def function(inputs):
+        qml.StatePrep(inputs / torch.linalg.norm(inputs, dim=-1, keepdim=True), wires=[1, 2])
+        qml.CNOT([1, 0])
+        return [qml.expval(qml.Z(k)) for k in WIRES]
+
+    theirs, ours = layers(function, {})
+    x = torch.rand(5, 4) - 0.5
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_values_that_do_not_depend_on_the_data_may_be_read():
+    """PennyLane looks for a real part in the factor of an exponential."""
+
+    def function(inputs, w):
+        qml.exp(qml.X(0), 1j * inputs[..., 0])
+        qml.FermionicSWAP(w, [0, 1])
+        return qml.expval(qml.Z(0))
+
+    theirs, ours = layers(function, {"w": 1}, 2)
+    for x in torch.tensor([[0.7], [-30.0]]):
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+# --- weights that torch replaces ------------------------------------------------------------------------------------
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, weights):
+        return 2 * weights
+
+
+def trained_layer(seed=0):
+    @qml.qnode(qml.device("default.qubit", wires=2))
+    def node(inputs, w):
+        qml.AngleEmbedding(inputs, wires=range(2))
+        qml.BasicEntanglerLayers(w, wires=range(2))
+        return [qml.expval(qml.Z(k)) for k in range(2)]
+
+    torch.manual_seed(seed)
+    return TorchLayer(node, {"w": (3, 2)})
+
+
+def pruned(layer, x):
+    prune.random_unstructured(layer, "w", 0.5)
+    layer.w_orig.data += 0.1
+    return layer(x), layer.w_orig * layer.w_mask
+
+
+def parametrized(layer, x):
+    torch.nn.utils.parametrize.register_parametrization(layer, "w", Doubled())
+    return layer(x), layer.w
+
+
+def weight_norm(layer, x):
+    torch.nn.utils.parametrizations.weight_norm(layer, "w")
+    layer.parametrizations.w.original0.data *= 1.5
+    return layer(x), layer.w
+
+
+def old_weight_norm(layer, x):
+    torch.nn.utils.weight_norm(layer, "w")
+    layer.w_g.data *= 1.5
+    return layer(x), torch._weight_norm(layer.w_v, layer.w_g, 0)
+
+
+def spectral_norm(layer, x):
+    torch.nn.utils.parametrizations.spectral_norm(layer, "w")
+    layer.eval()
+    return layer(x), layer.w
+
+
+def old_spectral_norm(layer, x):
+    torch.nn.utils.spectral_norm(layer, "w")
+    layer.eval()
+    return layer(x), layer.w
+
+
+def copied(layer, x):
+    parametrized(layer, x)
+    layer = copy.deepcopy(layer)
+    return layer(x), layer.w
+
+
+def replica(layer, x):
+    """As `torch.nn.DataParallel` makes them."""
+    twin = layer._replicate_for_data_parallel()
+    twin.w = 1.5 * layer.w
+    return twin(x), twin.w
+
+
+def called_with(layer, x):
+    weights = torch.rand(3, 2, requires_grad=True)
+    return torch.func.functional_call(layer, {"w": weights}, (x,)), weights
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("called_before", [False, True])
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        pruned,
+        parametrized,
+        weight_norm,
+        old_weight_norm,
+        spectral_norm,
+        old_spectral_norm,
+        copied,
+        replica,
+        called_with,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_weights_in_force_are_used(replaced, called_before):
+    layer, x = trained_layer(), torch.rand(4, 2)
+    if called_before:
+        layer(x)
+    y, weights = replaced(layer, x)
+    plain = trained_layer()
+    plain.w.data = weights.detach().clone()
+    torch.testing.assert_close(y, plain(x))
+    assert y.requires_grad
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("called_before", [False, True])
+def test_ensembles(called_before):
+    models, x = [trained_layer(seed) for seed in range(3)], torch.rand(4, 2)
+    base = trained_layer()
+    if called_before:
+        base(x)
+    base = base.to("meta")
+    parameters, buffers = torch.func.stack_module_state(models)
+    y = torch.vmap(lambda p, b: torch.func.functional_call(base, (p, b), (x,)))(parameters, buffers)
+    torch.testing.assert_close(y, torch.stack([model(x) for model in models]))
+
+
+def exported(layer, x):
+    return torch.export.export(layer, (x,)).module()(x)
+
+
+def compiled(layer, x):
+    return torch.compile(layer, backend="eager")(x)
+
+
+def mapped(layer, x):
+    return torch.vmap(layer)(x)
+
+
+def autocast(layer, x):
+    with torch.autocast("cpu"):
+        return layer(x)
+
+
+@pytest.mark.parametrize("how", [exported, compiled, mapped, autocast], ids=lambda f: f.__name__)
+def test_the_first_call_may_be_traced(how):
+    layer, x = trained_layer(), torch.rand(4, 2)
+    y = how(layer, x)
+    torch.testing.assert_close(y, layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.cfloat, torch.cdouble])
+def test_complex_weights_are_named(dtype):
+    with pytest.raises(TypeError, match=f"weight 'w': expected real numbers, got {dtype}"):
+        trained_layer().to(dtype)(torch.rand(4, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_half_weights(dtype):
+    layer, x = trained_layer().to(dtype), torch.rand(4, 2)
+    exact = trained_layer()
+    exact.w.data = layer.w.detach().float()
+    torch.testing.assert_close(layer(x), exact(x))
+    assert layer(x.to(dtype)).dtype == dtype
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -303,8 +512,8 @@ def elsewhere(inputs, w):
         (measured_in_between, "mid-circuit measurement of wire 0.*defer_measurements"),
         (depends_on_an_input, "depends on the data"),
         (depends_on_a_number, "depends on the data"),
-        (depends_through_numpy, "angle of RX on wire.*0 is not affine"),
-        (jumps, "gates change with the data"),
+        (depends_through_numpy, r"reads a value that depends on inputs or weights \(detach\)"),
+        (jumps, r"reads a value that depends on inputs or weights \(detach\)"),
         (product, "angle of RX on wire.*1 is not affine.*pass it in as an input"),
         (curved, r"angle of CRX on wire\(s\) 0, 1 is not affine"),
         (matrix, "is not affine"),
@@ -368,9 +577,118 @@ def test_bad_arguments_are_named(node, shapes, options, error, message):
         from_qnode(node, shapes, **options)
 
 
+@qml.transform
+def doubled(tape):
+    return [tape], lambda results: 2 * results[0]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda: None, "expected it to return a measurement.*got NoneType None"),
+        (lambda: 3.0, "expected it to return a measurement.*got float 3.0"),
+        (list, r"expected it to return a measurement.*got list \[\]"),
+        (lambda: qml.Z(0), "expected it to return a measurement.*got PauliZ"),
+        (lambda: [qml.expval(qml.Z(0)), 1.0], "expected it to return a measurement.*got list"),
+        (lambda: {"a": qml.expval(qml.Z(0))}, "expected it to return a measurement.*got dict"),
+        (lambda: np.array([qml.expval(qml.Z(0))]), "expected it to return a measurement.*got ndarray"),
+        (lambda: [qml.expval(qml.Z(0)), qml.expval(qml.X(0))][::-1], "in the order in which they are made"),
+        (lambda: (qml.expval(qml.Z(0)), qml.expval(qml.X(0)))[0], "other measurements than it makes"),
+        (lambda: 2 * [qml.expval(qml.Z(0))], "other measurements than it makes"),
+        (lambda: qml.expval(qml.Z(1)), r"expval\(Z\(1\)\) acts on wire 1, which its device does not have"),
+        (lambda: qml.probs(wires=[0, 1]), "acts on wire 1, which its device does not have"),
+        (lambda: qml.expval(qml.X(0) @ qml.Y(0)), "is not real: a coefficient is 1j"),
+    ],
+)
+def test_what_a_qnode_must_return(returned, message):
+    def function(inputs):
+        qml.RX(inputs[..., 0], 0)
+        return returned()
+
+    with pytest.raises(ValueError, match=f"qnode: .*{message}"):
+        TorchLayer(node_of(function, 1), {})(torch.rand(3, 1))
+
+
+@pytest.mark.parametrize("transform", [doubled, qml.transforms.split_non_commuting])
+def test_transforms_that_change_results_are_refused(transform):
+    def function(inputs):
+        qml.RX(inputs[..., 0], 0)
+        return [qml.expval(qml.Z(0)), qml.expval(qml.X(0))]
+
+    with pytest.raises(
+        ValueError, match="qnode: its transforms make several circuits of it, or change what they return"
+    ):
+        TorchLayer(transform(node_of(function)), {})(torch.rand(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x[:, :] - x.mean(0, keepdim=True), "mixes the samples of a batch"),
+        (lambda x: x[:, :] * torch.arange(len(x))[:, None], "differs between the samples of a batch"),
+    ],
+)
+def test_samples_of_a_batch_are_apart(function, message):
+    def whole(inputs):
+        qml.RX(function(inputs)[:, 0], 0)
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(ValueError, match=f"qnode: the angle of RX on wire.*0 {message}"):
+        TorchLayer(node_of(whole), {})(torch.rand(3, 2))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        lambda x: x + 1e-8,
+        lambda x: x.flip(-1),
+        lambda x: torch.cat([x[..., :2], x[..., :2]], -1),
+        lambda x: x * torch.tensor([1, 1, 1, 1 + 1e-9], dtype=torch.float64),
+        lambda x: torch.complex(x, x.flip(-1)),
+    ],
+)
+def test_amplitudes_are_the_inputs_themselves(state):
+    def function(inputs):
+        qml.AmplitudeEmbedding(state(inputs), wires=[0, 1], normalize=True)
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(ValueError, match="qnode: a state preparation"):
+        TorchLayer(node_of(function), {})(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    "norm", [lambda x: x.flip(-1).norm(), lambda x: x.norm(p=1), lambda x: x.norm().clamp_min(1e-12), lambda x: 2.0]
+)
+def test_norms_are_those_of_the_amplitudes(norm):
+    def function(inputs):
+        qml.StatePrep(inputs / norm(inputs), wires=[0, 1])
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(ValueError, match="qnode: a state preparation must hold consecutive inputs, normalised"):
+        TorchLayer(node_of(function), {})(torch.zeros(4))
+
+
+def test_a_layer_speaks_of_what_it_was_given():
+    layer = TorchLayer(node_of(lambda inputs: qml.AngleEmbedding(inputs, [0, 1]) and qml.expval(qml.Z(0))), {})
+    with pytest.raises(ValueError, match="one sample of 3 inputs: Features must be of length 2 or less") as error:
+        layer(torch.rand(5, 3))
+    assert "n_inputs" not in str(error.value)
+    with pytest.raises(TypeError, match="weight_shapes: expected a dict"):
+        TorchLayer(node_of(rx), [1])
+
+
 def test_layer_names_bad_inputs():
     layer = TorchLayer(node_of(rx), {"w": (1,)})
     with pytest.raises(TypeError, match=r"inputs: expected a tensor \(..., n_features\), got list"):
         layer([1.0])
     with pytest.raises(TypeError, match="qnode: expected a qml.QNode"):
         TorchLayer(rx, {"w": (1,)})
+
+
+def test_weights_of_another_shape_are_another_circuit():
+    layer, x = trained_layer(), torch.rand(4, 2)
+    layer(x)
+    weights = torch.rand(5, 2)
+    y = torch.func.functional_call(layer, {"w": weights}, (x,))
+    other = TorchLayer(layer.qnode, {"w": (5, 2)}, {"w": weights})
+    torch.testing.assert_close(y, other(x).detach())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 from pennylane.devices.preprocess import decompose
+from pennylane.ops import Controlled
 from pennylane.tape import QuantumScript
 from torch import Tensor
 
@@ -122,6 +123,11 @@ def take_apart(tape: QuantumScript, name: str, keep_preparation: bool) -> Quantu
 
 def _parts(op: Any) -> list[Any]:
     """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
+    if isinstance(op, Controlled) and op.base.name in ("RX", "RY", "RZ") and len(op.control_wires) > 1:
+        # PennyLane's own takes one angle at a time. Flips of the axis that are controlled turn the second half back.
+        half = type(op.base)(op.data[0] / 2, wires=op.base.wires)
+        flip = qml.ctrl((qml.Z if op.base.name == "RX" else qml.X)(op.base.wires), op.control_wires, op.control_values)
+        return [half, flip, type(op.base)(-op.data[0] / 2, wires=op.base.wires), flip]
     if not op.has_decomposition and op.has_matrix and _is_constant(op):
         return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
     return op.decomposition()

@@ -1,23 +1,30 @@
-"""QNodes as circuits: the function is run on a few points and must be the same circuit, affine in them, at all."""
+"""QNodes as circuits: what the function computes is recorded, and must be affine in its arguments by construction."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+import pickle
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import pennylane as qml
 import torch
-from pennylane.exceptions import DeviceError
-from pennylane.measurements import ExpectationMP, ProbabilityMP
-from pennylane.operation import DecompositionUndefinedError
+from pennylane.measurements import ExpectationMP, MeasurementProcess, ProbabilityMP
 from pennylane.ops import MidMeasure
 from pennylane.tape import QuantumScript
+from pennylane.workflow import construct_batch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._compile import _disable_dynamo
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes
 
 from hqfkernels.circuit import Angle, Circuit
 from hqfkernels.functional import expval, probs
@@ -28,25 +35,9 @@ from hqfkernels.interop.pennylane.operations import (
     pauli_strings,
     take_apart,
 )
+from hqfkernels.interop.pennylane.recording import Recorder, Refused, lost_gradient
 
 Shape = int | Iterable[int]
-
-
-class _NoValues(TorchDispatchMode):
-    """Refuses to turn tensors into Python numbers: a circuit that asks for them depends on the data."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise _DataDependent(
-                "qnode: it reads the value of a tensor (if, while, float() or .item()), so its structure depends on "
-                "the data; make one circuit for each case, or give the value to the function that builds the QNode "
-                "(a state preparation reads its norm, unless it is given normalize=True)"
-            )
-        return func(*args, **(kwargs or {}))
-
-
-class _DataDependent(ValueError):
-    """The structure of a QNode depends on the data."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +66,9 @@ def from_qnode(qnode: Any, weight_shapes: Mapping[str, Shape], n_inputs: int | N
     """The circuit that a QNode is, for `hqfkernels.expval` (or `hqfkernels.probs`, if it returns probabilities).
 
     The QNode is read as `qml.qnn.TorchLayer` takes it: its argument ``inputs`` holds the features of one sample, all
-    other arguments are weights. Angles must be affine in both. Gates that hqfkernels lacks are taken apart by
-    PennyLane. The device of the QNode is not used, only its wires: they become the qubits, in order.
+    other arguments are weights. Its operations on both are recorded: angles must be affine in them by construction,
+    whatever the values. Gates that hqfkernels lacks are taken apart by PennyLane. The device of the QNode is not used,
+    only its wires: they become the qubits, in order (in PennyLane's standard order, if the device names none).
 
     Args:
         qnode: a `qml.QNode` that returns expectation values of Pauli words, or probabilities of all wires.
@@ -89,8 +81,9 @@ def from_qnode(qnode: Any, weight_shapes: Mapping[str, Shape], n_inputs: int | N
 
     Raises:
         TypeError: if ``qnode`` is no QNode, or its arguments are not ``inputs`` and ``weight_shapes``.
-        ValueError: for what no circuit can express, naming the gate or measurement: structure or angles that depend on
-            the data in any but an affine way, mid-circuit measurements, shots, sums of observables.
+        ValueError: for what no circuit can express, naming the operation, gate or measurement: structure or angles that
+            depend on the data in any but an affine way, random numbers, tensors from elsewhere that require gradients,
+            mid-circuit measurements, shots, sums of observables.
     """
     reading = _read(qnode, _shapes(weight_shapes), n_inputs, "inputs")
     if None in reading.sums:
@@ -116,7 +109,7 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
     The QNode is read as a circuit at the first call (see `from_qnode` for what it may hold) and runs on hqfkernels'
     engines from then on, whatever its device. It may return expectation values of sums of Pauli words and
     probabilities. Inputs are (..., n_features); results have PennyLane's shapes and the inputs' dtype. Call the layer
-    once before ``torch.compile``, ``torch.export`` or ``torch.func.vmap`` see it: reading cannot be traced.
+    once before ``torch.compile(fullgraph=True)`` or a strict ``torch.export`` see it: reading cannot be traced.
 
     Args:
         qnode: the QNode, with an argument ``inputs``.
@@ -131,24 +124,39 @@ class TorchLayer(qml.qnn.TorchLayer):  # type: ignore[misc]  # PennyLane has no 
         init_method: Callable[..., Any] | dict[str, Any] | None = None,
     ) -> None:
         _check_qnode(qnode)
-        super().__init__(qnode, dict(weight_shapes), init_method)
-        self._readings: dict[int, _Reading] = {}
+        super().__init__(qnode, _shapes(weight_shapes), init_method)
+        self._readings: dict[tuple[Any, ...], _Reading] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Features (..., n_features) to the QNode's results, as `qml.qnn.TorchLayer` shapes them."""
+        """Features (..., n_features) to the QNode's results, as `qml.qnn.TorchLayer` shapes them.
+
+        Raises:
+            TypeError: if the inputs are no tensor of real numbers, or weights are complex.
+            ValueError: at the first call, as `from_qnode`.
+        """
         if not isinstance(inputs, Tensor) or inputs.dim() == 0:
             got = "a tensor without dimensions" if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(f"inputs: expected a tensor (..., n_features), got {got}")
         size = inputs.shape[-1]
-        parameters = {name: self._parameters[name] for name in self.qnode_weights}
-        if size not in self._readings:
-            shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-            self._readings[size] = _read(self.qnode, shapes, size, self.input_arg)
-        reading = self._readings[size]
+        parameters = {name: self._weight(name) for name in self.qnode_weights}
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        key = (size, *shapes.values())
+        if key not in self._readings:
+            read = _read_untraced if torch.compiler.is_compiling() else _read
+            self._readings[key] = read(self.qnode, shapes, size, self.input_arg)
+        reading = self._readings[key]
         flat = [p.flatten() for p in parameters.values()]
         weights = flat[0] if len(flat) == 1 else torch.cat(flat) if flat else inputs.new_empty(0)
         used = _first(inputs, reading.circuit.n_inputs), _first(weights, reading.circuit.n_weights)
         return _evaluate(reading, *used).to(inputs.dtype)
+
+    def _weight(self, name: str) -> Tensor:
+        """The weight in force: pruning, parametrizations and replicas put a plain attribute in place of a parameter."""
+        own = self._parameters.get(name, self._buffers.get(name))
+        weight = self.__getattribute__(name) if own is None else own
+        if not weight.is_floating_point():
+            raise TypeError(f"weight {name!r}: expected real numbers, got {weight.dtype}")
+        return weight
 
 
 def _first(tensor: Tensor, count: int) -> Tensor:
@@ -222,202 +230,361 @@ def _read(qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int | None, 
         if not qnode.device.wires:
             raise ValueError("n_inputs: the QNode's device does not say how many wires it has, so this must be given")
         n_inputs = len(qnode.device.wires)
-    n_weights = sum(map(math.prod, shapes.values()))
+    # What a QNode is does not depend on where its layer is called first: without gradients, on another default device,
+    # under autocast, in a function that is traced or transformed.
+    with (
+        _disable_current_modes(),
+        temporarily_clear_interpreter_stack(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+        torch.autocast("cpu", enabled=False),
+        _one_at_a_time,
+    ):
+        failure = None
+        for dtype in (torch.float64, torch.float32):  # a QNode's own tensors may fit only one of them
+            for batched in (False, True) if takes_inputs else (False,):  # it may be written for a batch: inputs[:, 0]
+                source = _Source(qnode, shapes, input_arg if takes_inputs else None, n_inputs, batched, dtype)
+                try:
+                    origin = source.run(0.0)
+                    before = _random_state()
+                    other = source.run(1.0)
+                    if _random_state() != before:  # a function that sets its own seed ends as it did before
+                        raise Refused("qnode: it draws random numbers, which would be the same ones at every call")
+                    return _reading(origin, other)
+                except _DoesNotRun as error:
+                    failure = failure or error.__cause__
+        raise ValueError(f"qnode: it does not run on one sample of {n_inputs} inputs: {failure}") from failure
 
-    # The first point has few binary digits, so that constants come out exactly; the others have other signs and sizes.
-    random = np.random.default_rng(0)
-    dyadic = random.integers(1, 256, n_inputs + n_weights) / 128
-    points = [dyadic, *(scale * (0.1 + random.random(len(dyadic))) for scale in (-1, 7))]
-    # What a QNode is does not depend on where its layer is called first: without gradients, on another default device.
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
-        argument = input_arg if takes_inputs else None
-        return _reading([_trace(qnode, shapes, n_inputs, argument, torch.from_numpy(point)) for point in points])
+
+_read_untraced = _disable_dynamo(_read)
+"""For `torch.compile`; not at other times, since it imports the compiler."""
+
+_one_at_a_time = threading.RLock()
+"""Held while a QNode is read, since `_undecided` changes PennyLane meanwhile."""
 
 
-def _reading(runs: list[_Trace]) -> _Reading:
-    """The circuit that several runs show; raises ValueError if they do not show the same."""
-    first = runs[0]
-    for other in runs[1:]:
-        if other.structure != first.structure:
-            raise _DataDependent(
-                "qnode: its gates change with the data; make one circuit for each case and choose outside of it"
+def _random_state() -> bytes:
+    """The states of all generators that a function may share with others."""
+    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()))  # noqa: NPY002
+
+
+class _DoesNotRun(Exception):
+    """A QNode fails on the arguments that it is given; the cause says why."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A QNode, and how it is run: on one sample or, ``batched``, on two at once."""
+
+    qnode: Any
+    shapes: dict[str, tuple[int, ...]]
+    input_arg: str | None
+    n_inputs: int
+    batched: bool
+    dtype: torch.dtype
+
+    def run(self, scale: float) -> _Run:
+        """Runs the QNode at a made-up point times ``scale``, and records what it computes."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        rng = np.random.default_rng(0)
+        inputs = torch.from_numpy(scale * rng.uniform(-8, 8, (1 + self.batched, self.n_inputs))).requires_grad_()
+        weights = torch.from_numpy(scale * rng.uniform(-8, 8, sum(sizes))).requires_grad_()
+        recorder = Recorder(inputs, weights)
+        with recorder, _undecided(recorder):
+            # Clones, since a QNode may write into its arguments.
+            parts = weights.clone().to(self.dtype).split(sizes)
+            arguments = {name: p.reshape(shape) for (name, shape), p in zip(self.shapes.items(), parts, strict=True)}
+            if self.input_arg is not None:
+                given = inputs.clone().to(self.dtype)
+                arguments[self.input_arg] = given if self.batched else given[0]
+            try:
+                tape, returns = _tape(self.qnode, arguments)
+            except Refused:
+                raise
+            except Exception as error:
+                raise _DoesNotRun from error
+            run = _Run(inputs, weights, recorder, returns)
+            run.take(tape, self.qnode.device.wires)
+        return run
+
+
+@contextmanager
+def _undecided(recorder: Recorder) -> Iterator[None]:
+    """Keeps PennyLane from deciding by values of recorded tensors, where it can do without.
+
+    It compares norms and angles with numbers, unless a tensor or the result of a comparison is what it calls abstract.
+    """
+    is_abstract, allclose = qml.math.is_abstract, qml.math.allclose
+    compared: list[Tensor] = []
+
+    def ours(tensor: Any, like: Any = None) -> bool:
+        return recorder.is_norm(tensor) or any(tensor is one for one in compared) or is_abstract(tensor, like)
+
+    def compare(a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.depends(a) and not recorder.depends(b):
+            return allclose(a, b, *args, **kwargs)
+        compared.append(torch.eq(a if recorder.depends(a) else b, 0).all())  # who asks for its value is refused
+        return compared[-1]
+
+    qml.math.is_abstract, qml.math.allclose = ours, compare
+    try:
+        yield
+    finally:
+        qml.math.is_abstract, qml.math.allclose = is_abstract, allclose
+
+
+def _tape(qnode: Any, arguments: dict[str, Tensor]) -> tuple[QuantumScript, type]:
+    """The tape, after the transforms that the user put on the QNode, and the type of what the function returns."""
+    types: list[type] = []
+
+    @wraps(qnode.func)
+    def function(**given: Any) -> Any:
+        returned = qnode.func(**given)
+        queued = QuantumScript.from_queue(qml.QueuingManager.active_context()).measurements
+        measured = returned if type(returned) in (list, tuple) else [returned]
+        if not measured or not all(isinstance(mp, MeasurementProcess) for mp in measured):
+            raise Refused(
+                "qnode: expected it to return a measurement, or a list or tuple of measurements, "
+                f"got {type(returned).__name__} {returned!r}"
             )
-    circuit = Circuit(first.n_qubits)
-    if first.amplitudes is not None:
-        circuit.amplitudes(*_amplitudes(runs))
-    slopes = [_affine(angle, first) for angle in first.angles]
-    for run in runs[1:]:
-        for name, angle, value in zip(first.labels, slopes, run.angles, strict=True):
-            _check_affine(name, angle, value, run)
-    angles = iter(slopes)
-    for name, qubits, count, matrix in first.structure:
+        if len(measured) != len(queued) or any(a is not b for a, b in zip(measured, queued, strict=True)):
+            raise Refused(
+                "qnode: it returns other measurements than it makes; let it return each one once, in the order "
+                "in which they are made"
+            )
+        types.append(type(returned))
+        return returned
+
+    node = copy.copy(qnode)
+    node.func = function
+    tapes, join = construct_batch(node, level="user")(**arguments)
+    marker = object()
+    try:
+        unchanged = len(tapes) == 1 and join((marker,)) in (marker, (marker,))
+    except Exception:  # it computes with results
+        unchanged = False
+    if not unchanged:
+        raise Refused("qnode: its transforms make several circuits of it, or change what they return")
+    return tapes[0], types[0]
+
+
+@dataclass
+class _Run:
+    """A run of a QNode at one point.
+
+    Attributes:
+        inputs, weights: the point, (samples, n_inputs) and (n_weights,); leaves of the graph that leads to the angles.
+        recorder: knows what depends on them, and how.
+        returns: as in `_Reading`.
+        n_qubits: size of the register.
+        structure: name, qubits, number of angles and matrix of each gate.
+        angles: of all gates, in order, and what each one's operation is.
+        state: the amplitudes that inputs make and their wires, if there are any.
+        measured: for each measurement, its wires and its Pauli strings with coefficients (None for probabilities).
+    """
+
+    inputs: Tensor
+    weights: Tensor
+    recorder: Recorder
+    returns: type
+    n_qubits: int = 1
+    structure: list[tuple[str, tuple[int, ...], int, tuple[complex, ...]]] = field(default_factory=list)
+    angles: list[tuple[Any, str]] = field(default_factory=list)
+    state: tuple[Tensor, list[int]] | None = None
+    measured: list[tuple[tuple[int, ...], dict[str, float] | None]] = field(default_factory=list)
+
+    def take(self, tape: QuantumScript, device_wires: Any) -> None:
+        """Takes a tape apart into gates."""
+        if tape.shots:
+            raise ValueError('qnode: it samples with finite shots, a circuit is exact; the device "hqf.qubit" samples')
+        for op in tape.operations:
+            if isinstance(op, MidMeasure):
+                raise ValueError(
+                    f"qnode: mid-circuit measurement of wire {op.wires[0]} is no gate; "
+                    "put @qml.defer_measurements above the QNode"
+                )
+        wires = list(device_wires or _standard_order(tape))
+        for part in (*tape.operations, *tape.measurements):
+            for wire in part.wires:
+                if wire not in wires:
+                    name = getattr(part, "name", part)
+                    raise ValueError(f"qnode: {name} acts on wire {wire!r}, which its device does not have")
+        self.n_qubits = max(1, len(wires))
+        (tape,), _ = qml.map_wires(tape, {wire: k for k, wire in enumerate(wires)})
+        start = tape.operations[0] if tape.operations else None
+        prepared = isinstance(start, qml.StatePrep) and self.recorder.depends(start.data[0])
+        try:
+            tape = take_apart(tape, "hqfkernels", prepared)
+        except Refused:
+            raise
+        except Exception as error:  # PennyLane's decompositions fail in many ways
+            raise ValueError(f"qnode: {error}") from error
+        if prepared:
+            self._prepare(tape.operations[0])
+        for op in tape.operations[int(prepared) :]:
+            for name, qubits, factors, matrix in gates_of(op):
+                self.structure.append((name, qubits, len(factors), matrix))
+                label = f"the angle of {op.name} on wire(s) {', '.join(str(wires[q]) for q in qubits)}"
+                for p, c in factors:
+                    self._check(op.data[p], label)
+                    self.angles.append((c * op.data[p], label))
+        for mp in tape.measurements:
+            self.measured.append((tuple(int(w) for w in mp.wires), self._terms(mp)))
+
+    def _prepare(self, op: Any) -> None:
+        state = self.recorder.direction(op.data[0])
+        if state is None:
+            raise ValueError(_PREPARATION)
+        self.state = state.reshape(-1, state.shape[-1]), [int(w) for w in op.wires]
+
+    def _check(self, value: Any, what: str) -> None:
+        """Raises ValueError for what is not affine by construction, not one number or from elsewhere."""
+        how = self.recorder.refusal(value)
+        if how:
+            raise ValueError(
+                f"qnode: {what} is not affine in inputs and weights: it comes from {how}; "
+                "compute it before the circuit and pass it in as an input"
+            )
+        if isinstance(value, Tensor) and value.requires_grad and not self.recorder.depends(value):
+            raise ValueError(lost_gradient(value))
+        if qml.math.size(value) not in (1, len(self.inputs)):
+            raise ValueError(
+                f"qnode: {what} has shape {qml.math.shape(value)} for one sample of {self.inputs.shape[1]} inputs, "
+                "expected one number"
+            )
+
+    def _terms(self, mp: Any) -> dict[str, float] | None:
+        if isinstance(mp, ProbabilityMP) and mp.obs is None and mp.mv is None:
+            return None
+        if mp.obs is not None and any(map(self.recorder.depends, mp.obs.data)):
+            raise ValueError(
+                f"qnode: an observable on wire(s) {', '.join(str(w) for w in mp.wires)} has coefficients that depend "
+                "on the data; multiply its words outside of it"
+            )
+        terms = pauli_strings(mp.obs, self.n_qubits) if isinstance(mp, ExpectationMP) else None
+        if terms is None:
+            raise ValueError(
+                f"qnode: {mp} is not supported: it takes expectation values of sums of Pauli words and probabilities; "
+                'the device "hqf.qubit" takes everything that PennyLane measures'
+            )
+        for c in terms.values():
+            if isinstance(c, Tensor) and c.requires_grad:
+                raise ValueError(lost_gradient(c))
+            if np.imag(complex(c)):
+                raise ValueError(f"qnode: {mp} is not real: a coefficient is {complex(c)}")
+        return {string: complex(c).real for string, c in terms.items()}
+
+    def slopes(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives of a number with respect to inputs and weights, shaped as these."""
+        leaves = (self.inputs, self.weights)
+        if not value.requires_grad:
+            return torch.zeros_like(self.inputs), torch.zeros_like(self.weights)
+        found = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+        return found[0], found[1]
+
+    def samples(self, value: Any, what: str) -> list[tuple[int, Tensor]]:
+        """The real numbers that a value is, each with the sample that it belongs to, -1 if it is the same for all."""
+        numbers = (value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))).reshape(-1)
+        if numbers.is_complex():
+            if torch.count_nonzero(numbers.imag) or any(map(torch.any, self.slopes(numbers.imag.sum()))):
+                raise ValueError(f"qnode: {what} is complex")
+            numbers = numbers.real
+        return [(k if len(numbers) == len(self.inputs) else -1, number) for k, number in enumerate(numbers.unbind())]
+
+    def own_slopes(self, number: Tensor, sample: int, what: str) -> tuple[Tensor, Tensor]:
+        """`slopes` of a number that belongs to a sample: (n_inputs,) and (n_weights,)."""
+        inputs, weights = self.slopes(number)
+        others = [k for k in range(len(inputs)) if k != sample]
+        if torch.any(inputs[others]):
+            raise Refused(f"qnode: {what} mixes the samples of a batch")
+        return inputs[sample], weights
+
+
+def _standard_order(tape: QuantumScript) -> list[Any]:
+    """The wires of a tape for a device that does not name its own, in the order that PennyLane gives them."""
+    numbers: dict[Any, int] = {}
+    mapped = tape.map_to_standard_wires()
+    for part, other in zip(tape.circuit, mapped.circuit, strict=True):
+        numbers.update(zip(part.wires, other.wires, strict=True))
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def _reading(origin: _Run, other: _Run) -> _Reading:
+    """The circuit that a run at zero shows, where affine functions are their constants.
+
+    The other run, at any other point, must agree: what reaches an angle by no operation of torch, or has other
+    gradients than its value (random numbers, hooks), is found so.
+    """
+    if other.structure != origin.structure or other.measured != origin.measured:
+        raise Refused(
+            "qnode: its gates or measurements change with the data, or from run to run; "
+            "make one circuit for each case and choose outside of it"
+        )
+    circuit = Circuit(origin.n_qubits)
+    if origin.state is not None:
+        circuit.amplitudes(*_amplitudes(origin, other))
+    angles = iter([_affine(*pair, origin, other) for pair in zip(origin.angles, other.angles, strict=True)])
+    for name, qubits, count, matrix in origin.structure:
         if name == "unitary":
             circuit.unitary(np.reshape(matrix, (2 ** len(qubits), -1)), qubits)
         else:
             circuit.append(name, [next(angles) for _ in range(count)], qubits)
     if not len(circuit):
         circuit.i(0)
-    return _measured(circuit, first)
-
-
-@dataclass
-class _Trace:
-    """A run of a QNode at one point.
-
-    Attributes:
-        inputs, weights: the point, as leaves of the graph that leads to the angles.
-        structure: name, qubits, number of angles and matrix of each gate.
-        angles: of all gates, in order.
-        labels: for each angle, what its operation is.
-        amplitudes: the initial state, where it depends on the point, and its wires.
-    """
-
-    inputs: Tensor
-    weights: Tensor
-    n_qubits: int
-    tape: QuantumScript
-    returns: type
-    structure: list[tuple[str, tuple[int, ...], int, tuple[complex, ...]]] = field(default_factory=list)
-    angles: list[Any] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    amplitudes: Tensor | None = None
-
-
-def _trace(
-    qnode: Any, shapes: dict[str, tuple[int, ...]], n_inputs: int, input_arg: str | None, point: Tensor
-) -> _Trace:
-    inputs, weights = point[:n_inputs].clone().requires_grad_(), point[n_inputs:].clone().requires_grad_()
-    parts = weights.split([math.prod(shape) for shape in shapes.values()])
-    arguments = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-    if input_arg is None:
-        tape, returns = _run(qnode, arguments)
-    else:
-        try:
-            tape, returns = _run(qnode, {input_arg: inputs, **arguments})
-        except _DataDependent:
-            raise
-        except Exception as error:
-            try:  # written for a batch only: inputs[:, 0]
-                tape, returns = _run(qnode, {input_arg: inputs[None], **arguments})
-            except Exception:
-                raise ValueError(
-                    f"qnode: it does not run on {n_inputs} inputs: {error} (n_inputs says how many it takes)"
-                ) from error
-    if tape.shots:
-        raise ValueError('qnode: it samples with finite shots, a circuit is exact; the device "hqf.qubit" samples')
-    for op in tape.operations:
-        if isinstance(op, MidMeasure):
-            raise ValueError(
-                f"qnode: mid-circuit measurement of wire {op.wires[0]} is no gate; "
-                "put @qml.defer_measurements above the QNode"
-            )
-    wires = qnode.device.wires or tape.wires
-    for op in (*tape.operations, *tape.measurements):
-        for wire in op.wires:
-            if wire not in wires:
-                raise ValueError(f"qnode: {op.name} acts on wire {wire!r}, which its device does not have")
-    (tape,), _ = qml.map_wires(tape, {wire: k for k, wire in enumerate(wires)})
-    start = tape.operations[0] if tape.operations else None
-    prepared = isinstance(start, qml.StatePrep) and qml.math.requires_grad(start.data[0])
-    try:
-        tape = take_apart(tape, "hqfkernels", prepared)
-    except (DeviceError, DecompositionUndefinedError) as error:
-        raise ValueError(f"qnode: {error}") from error
-
-    trace = _Trace(inputs, weights, max(1, len(wires)), tape, returns)
-    if prepared:
-        trace.amplitudes = tape.operations[0].data[0].reshape(-1)
-    for op in tape.operations[int(prepared) :]:
-        for name, qubits, factors, matrix in gates_of(op):
-            trace.structure.append((name, qubits, len(factors), matrix))
-            for p, c in factors:
-                label = f"{op.name} on wire(s) {', '.join(str(wires[q]) for q in qubits)}"
-                if qml.math.size(op.data[p]) != 1:
-                    raise ValueError(
-                        f"qnode: the angle of {label} has shape {qml.math.shape(op.data[p])} for one sample of "
-                        f"{n_inputs} inputs, expected one number"
-                    )
-                trace.angles.append(c * op.data[p])
-                trace.labels.append(label)
-    return trace
-
-
-def _run(qnode: Any, arguments: dict[str, Tensor]) -> tuple[QuantumScript, type]:
-    """The tape, after the transforms that the user put on the QNode, and the type of what the function returns."""
-    with _NoValues():  # type: ignore[no-untyped-call]
-        with qml.QueuingManager.stop_recording():
-            returned = qnode.func(**arguments)
-        tape = qml.workflow.construct_tape(qnode, level="user")(**arguments)
-    return tape, type(returned)
-
-
-def _affine(value: Any, run: _Trace) -> Angle:
-    """The angle as a tangent at the run's point."""
-    if not isinstance(value, Tensor) or not value.requires_grad:
-        return Angle(float(value))
-    slopes = torch.autograd.grad(value.reshape(()), (run.inputs, run.weights), retain_graph=True, allow_unused=True)
-    constant, size, terms = value.item(), 1.0, []
-    for slope, point in zip(slopes, (run.inputs, run.weights), strict=True):
-        entries = [] if slope is None else [(k, c) for k, c in enumerate(slope.tolist()) if not abs(c) < 1e-12]
-        terms.append(tuple(entries))
-        for k, c in entries:
-            constant -= c * point[k].item()
-            size += abs(c * point[k].item())
-    return Angle(constant if abs(constant) > 1e-12 * size else 0.0, *terms)
-
-
-def _check_affine(name: str, angle: Angle, value: Any, run: _Trace) -> None:
-    predicted, actual = angle.constant, value.item() if isinstance(value, Tensor) else float(value)
-    for terms, point in ((angle.inputs, run.inputs), (angle.weights, run.weights)):
-        predicted += sum(c * point[k].item() for k, c in terms)
-    if not abs(predicted - actual) <= 1e-8 * (1 + abs(predicted)):
-        raise ValueError(
-            f"qnode: the angle of {name} is not affine in inputs and weights; "
-            "compute it before the circuit and pass it in as an input"
-        )
-
-
-def _amplitudes(runs: list[_Trace]) -> tuple[int, int]:
-    """(first input, count) of the inputs that the initial state holds, normalised."""
-    n = runs[0].n_qubits
-    wires = [int(w) for w in runs[0].tape.operations[0].wires]
-    last = amplitude_positions(wires, n) == list(range(2 ** len(wires)))
-    state = runs[0].amplitudes
-    assert state is not None
-    count = int(torch.count_nonzero(state))
-    for first in range(len(runs[0].inputs) - count + 1):
-        if last and all(_holds(run, first, count) for run in runs):
-            return first, count
-    raise ValueError(
-        "qnode: a state preparation must hold consecutive inputs, normalised and followed by zeros "
-        "(AmplitudeEmbedding with normalize=True, pad_with=0), on all wires in order or the last ones"
-    )
-
-
-def _holds(run: _Trace, first: int, count: int) -> bool:
-    assert run.amplitudes is not None
-    part = run.inputs[first : first + count]
-    expected = torch.zeros_like(run.amplitudes)
-    expected[:count] = part / torch.linalg.vector_norm(part)
-    return torch.allclose(run.amplitudes, expected)
-
-
-def _measured(circuit: Circuit, run: _Trace) -> _Reading:
     strings: dict[str, int] = {}
-    sums: list[tuple[tuple[int, float], ...] | None] = []
-    for mp in run.tape.measurements:
-        terms = pauli_strings(mp.obs, circuit.n_qubits) if isinstance(mp, ExpectationMP) else None
-        if terms is None and not (isinstance(mp, ProbabilityMP) and mp.obs is None and mp.mv is None):
-            raise ValueError(
-                f"qnode: {mp} is not supported: it takes expectation values of sums of Pauli words and probabilities; "
-                'the device "hqf.qubit" takes everything that PennyLane measures'
-            )
-        if terms is None:
-            sums.append(None)
-            continue
-        if any(qml.math.requires_grad(c) for c in terms.values()):
-            raise ValueError(f"qnode: {mp} has coefficients that depend on the data; multiply its words outside of it")
-        sums.append(tuple((strings.setdefault(s, len(strings)), float(np.real(c))) for s, c in terms.items()))
+    sums = [
+        None if terms is None else tuple((strings.setdefault(s, len(strings)), c) for s, c in terms.items())
+        for _, terms in origin.measured
+    ]
     circuit.measure(*strings)
-    wires = tuple(tuple(int(w) for w in mp.wires) for mp in run.tape.measurements)
-    return _Reading(circuit, tuple(sums), wires, run.returns)
+    return _Reading(circuit, tuple(sums), tuple(wires for wires, _ in origin.measured), origin.returns)
+
+
+def _affine(at_zero: tuple[Any, str], there: tuple[Any, str], origin: _Run, other: _Run) -> Angle:
+    """The angle that has this value at zero, and that one at another point."""
+    label = at_zero[1]
+    found = set()
+    pairs = zip(origin.samples(*at_zero), other.samples(*there), strict=True)
+    for (sample, number), (_, actual) in pairs:
+        constant, slopes = number.item(), origin.own_slopes(number, sample, label)
+        changes = [c * p for c, p in zip(slopes, (other.inputs[sample], other.weights), strict=True)]
+        size = 1 + abs(constant) + sum(c.abs().sum().item() for c in changes)
+        if not math.isfinite(size):
+            raise ValueError(f"qnode: {label} is not finite")
+        if not abs(constant + sum(c.sum().item() for c in changes) - actual.item()) <= 1e-5 * size:
+            raise ValueError(
+                f"qnode: {label} is not affine in inputs and weights: its value is not what its gradient says "
+                "(random numbers, hooks and functions with gradients of their own are no part of a circuit)"
+            )
+        terms = [tuple((k, c) for k, c in enumerate(slope.tolist()) if c) for slope in slopes]
+        found.add(Angle(constant, *terms))
+    if len(found) > 1:
+        raise Refused(f"qnode: {label} differs between the samples of a batch")
+    return found.pop()
+
+
+_PREPARATION = (
+    "qnode: a state preparation must hold consecutive inputs, normalised and followed by zeros "
+    "(AmplitudeEmbedding with normalize=True, pad_with=0), on all wires in order or the last ones"
+)
+
+
+def _amplitudes(origin: _Run, other: _Run) -> tuple[int, int]:
+    """(first input, count) of the inputs that the initial state holds, normalised; all times a positive factor."""
+    assert origin.state is not None
+    assert other.state is not None
+    (state, wires), (there, _) = origin.state, other.state
+    if amplitude_positions(wires, origin.n_qubits) != list(range(2 ** len(wires))) or torch.count_nonzero(state):
+        raise ValueError(_PREPARATION)
+    # A random sum of the amplitudes shows the place of each input.
+    factors = torch.from_numpy(np.random.default_rng(1).uniform(1, 2, state.shape[-1])).to(state.dtype)
+    sums = [((run @ factors), "a state preparation") for run in (state, there)]
+    angle = _affine(sums[0], sums[1], origin, other)
+    close = 1e-6 if state.dtype in (torch.float32, torch.complex64) else 1e-12
+    places = [k for k, _ in angle.inputs]
+    scales = [c / f for (_, c), f in zip(angle.inputs, factors.real.tolist(), strict=False)]
+    consecutive = bool(places) and places == list(range(places[0], places[0] + len(factors)))[: len(places)]
+    if angle.weights or not consecutive or not (scales[0] > 0 and np.allclose(scales, scales[0], rtol=close, atol=0)):
+        raise ValueError(_PREPARATION)
+    return places[0], len(places)
