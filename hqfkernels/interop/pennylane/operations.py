@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pennylane as qml
 from pennylane.devices.preprocess import decompose
+from pennylane.ops import Controlled
 from pennylane.tape import QuantumScript
 from torch import Tensor
 
@@ -80,7 +81,8 @@ def gates_of(op: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[tuple[int, f
         yield "unitary", qubits, (), tuple(matrix.ravel().tolist())
 
 
-def _is_real_preparation(op: Any) -> bool:
+def is_real_preparation(op: Any) -> bool:
+    """Whether the operation prepares a state with real amplitudes, which is how a circuit may begin."""
     if not isinstance(op, qml.StatePrep) or qml.math.is_abstract(op.data[0]) or "sparse" in type(op.data[0]).__module__:
         return False
     return not np.any(np.imag(qml.math.to_numpy(op.data[0])))
@@ -88,29 +90,59 @@ def _is_real_preparation(op: Any) -> bool:
 
 @qml.transform
 def to_gates(tape: QuantumScript, name: str) -> tuple[Sequence[QuantumScript], Any]:
-    """Takes a tape apart until only gates are left, after at most one preparation of a state with real amplitudes.
+    """Takes a tape apart until only gates are left, and what PennyLane cannot take apart but has a matrix of.
+
+    A preparation of a state at the beginning stays as it is.
 
     Args:
         tape: the tape.
         name: who asks, for error messages.
 
     Raises:
-        DeviceError: for an operation that is no gate and that PennyLane cannot take apart, with its name.
+        DeviceError: for an operation that is neither, with its name.
     """
-    real = bool(tape.operations) and _is_real_preparation(tape.operations[0])
-    prepared = bool(tape.operations) and isinstance(tape.operations[0], qml.operation.StatePrepBase)
-    if prepared and not real and tape.operations[0].batch_size is not None:
-        parts, join = qml.transforms.broadcast_expand(tape)  # PennyLane prepares complex states one by one
-        apart = [take_apart(part, name, False) for part in parts]
-        return apart, join
-    return [take_apart(tape, name, real)], lambda results: results[0]
+    prepared = bool(tape.operations) and isinstance(tape.operations[0], qml.StatePrep)
+    try:
+        return [take_apart(tape, name, prepared, _is_gate_or_trained_matrix)], _only
+    except Exception:  # PennyLane's decompositions have many ways to fail, for batches above all
+        return [take_apart(tape, name, prepared, _is_gate_or_whole)], _only
 
 
-def take_apart(tape: QuantumScript, name: str, keep_preparation: bool) -> QuantumScript:
-    """As `to_gates`, with what becomes of a state preparation at the beginning decided by the caller."""
+def _only(results: Any) -> Any:
+    return results[0]
+
+
+def _is_gate_or_trained_matrix(op: Any) -> bool:
+    """Matrices are taken apart by their values, and so without derivatives."""
+    return is_gate(op) or (
+        any(n == 2 and qml.math.requires_grad(d) for n, d in zip(op.ndim_params, op.data, strict=False))
+        and op.has_matrix
+    )
+
+
+def _is_gate_or_whole(op: Any) -> bool:
+    if _is_gate_or_trained_matrix(op):
+        return True
+    try:
+        return bool(op.has_matrix) and not _parts(op)
+    except Exception:
+        return True
+
+
+def take_apart(
+    tape: QuantumScript, name: str, keep_preparation: bool, stays: Callable[[Any], bool] = is_gate
+) -> QuantumScript:
+    """The tape of the parts of its operations that ``stays`` is true of; errors as in `to_gates`.
+
+    Args:
+        tape: the tape.
+        name: who asks, for error messages.
+        keep_preparation: whether a preparation of a state at the beginning stays as it is.
+        stays: what is not taken apart.
+    """
     (result,), _ = decompose(
         tape,
-        is_gate,
+        stays,
         skip_initial_state_prep=keep_preparation,
         decomposer=_parts,
         num_work_wires=0,
@@ -122,8 +154,18 @@ def take_apart(tape: QuantumScript, name: str, keep_preparation: bool) -> Quantu
 
 def _parts(op: Any) -> list[Any]:
     """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
+    if isinstance(op, Controlled) and op.base.name in ("RX", "RY", "RZ") and len(op.control_wires) > 1:
+        # PennyLane's own takes one angle at a time. Flips of the axis that are controlled turn the second half back.
+        half = type(op.base)(op.data[0] / 2, wires=op.base.wires)
+        flip = qml.ctrl(
+            (qml.Z if op.base.name == "RX" else qml.X)(op.base.wires), op.control_wires, op.control_values
+        )
+        return [half, flip, type(op.base)(-op.data[0] / 2, wires=op.base.wires), flip]
     if not op.has_decomposition and op.has_matrix and _is_constant(op):
-        return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
+        matrix = op.matrix()
+        if not np.allclose(matrix @ np.conj(matrix.T), np.eye(len(matrix)), rtol=0, atol=1e-8):
+            raise ValueError(f"{op}: its matrix is not unitary, so it is no gate")
+        return [qml.QubitUnitary(matrix, wires=op.wires)]
     return op.decomposition()
 
 

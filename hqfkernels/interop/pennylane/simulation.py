@@ -1,0 +1,123 @@
+"""Tapes that the engines do not take, and what is measured on states: in torch, so that torch differentiates it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+import torch
+from pennylane.devices.qubit import apply_operation, get_final_state
+from pennylane.devices.qubit.measure import measure as measure_state
+from pennylane.measurements import ExpectationMP, MeasurementProcess, VarianceMP
+from pennylane.ops import Prod, SProd, Sum
+from pennylane.tape import QuantumScript
+from torch import Tensor
+
+
+def in_torch(tape: QuantumScript, device: torch.device) -> QuantumScript:
+    """The tape with all its numbers as float64 or complex128 tensors."""
+    given = tape.get_parameters(trainable_only=False)
+    numeric = [k for k, value in enumerate(given) if isinstance(value, Tensor) or _is_inexact(value)]
+    return tape.bind_new_parameters([double(given[k], device) for k in numeric], numeric)
+
+
+def _is_inexact(value: Any) -> bool:
+    return isinstance(value, (float, complex)) or np.issubdtype(getattr(value, "dtype", int), np.inexact)
+
+
+def double(value: Any, device: torch.device) -> Tensor:
+    """A number or an array as a tensor in double precision, real or complex as it is."""
+    tensor = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device=device)
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def final_state(tape: QuantumScript, device: torch.device) -> Tensor:
+    """PennyLane's simulation of a tape on wires 0, 1, ...: complex128 (2, ..., 2) or (B, 2, ..., 2)."""
+    state, _ = get_final_state(in_torch(tape, device), interface="torch")
+    return state.to(torch.complex128)
+
+
+def measure(mp: MeasurementProcess, state: Tensor, batched: bool) -> Tensor:
+    """What the measurement gives on the state (2, ..., 2) or, if ``batched``, (B, 2, ..., 2).
+
+    An expectation value is <state|O|state> for whatever operator O is, and complex if O is not Hermitian.
+
+    Raises:
+        ValueError: if the variance of an operator is asked for that is not Hermitian, or if a `qml.Hermitian` is not.
+    """
+    if not isinstance(mp, (ExpectationMP, VarianceMP)) or mp.obs is None:
+        return measure_state(mp, state, is_state_batched=batched)
+    hermitian = _is_hermitian(mp.obs)
+    if isinstance(mp, VarianceMP) and not hermitian:
+        raise ValueError(f"{mp}: a variance is that of a Hermitian observable, this one is not Hermitian")
+    image = _image(mp.obs, state, batched)
+    mean = _overlap(state, image, batched)
+    if isinstance(mp, VarianceMP):
+        return _overlap(image, image, batched).real - mean.real**2
+    return mean.real if hermitian else mean
+
+
+def _overlap(bra: Tensor, ket: Tensor, batched: bool) -> Tensor:
+    return (bra.conj() * ket).flatten(int(batched)).sum(-1) if ket.dim() > batched else bra.conj() * ket
+
+
+def _image(op: Any, state: Tensor, batched: bool) -> Tensor:
+    """The operator applied to the state, which is not normalised after it."""
+    if isinstance(op, SProd):
+        scalar = torch.as_tensor(op.scalar, device=state.device)
+        return scalar.reshape(-1, *(1,) * (state.dim() - 1)) * _image(op.base, state, batched) if scalar.dim() else (
+            scalar * _image(op.base, state, batched)
+        )
+    if isinstance(op, Sum):
+        images = [_image(term, state, batched) for term in op.operands]
+        return torch.stack(images).sum(0)
+    if isinstance(op, Prod):
+        for factor in reversed(op.operands):
+            state = _image(factor, state, batched)
+        return state
+    if isinstance(op, qml.Projector):
+        return _project(op, state, batched)
+    if isinstance(op, qml.SparseHamiltonian):
+        entries = op.sparse_matrix(wire_order=range(state.dim() - batched)).tocoo()
+        places = torch.from_numpy(np.stack([entries.row, entries.col])).to(state.device)
+        values = torch.from_numpy(entries.data).to(state)
+        matrix = torch.sparse_coo_tensor(places, values, entries.shape)
+        columns = state.reshape(-1, entries.shape[0]).mT
+        return torch.sparse.mm(matrix, columns).mT.reshape(state.shape)
+    if not op.wires:  # an identity
+        return state
+    return apply_operation(op, state, is_state_batched=batched)
+
+
+def _project(op: Any, state: Tensor, batched: bool) -> Tensor:
+    """By vectors, as the matrix of a projector on many wires is huge."""
+    size = 2 ** len(op.wires)
+    onto = double(op.data[0], state.device).to(state.dtype)
+    if op.name == "Projector" and len(onto) != size:  # a basis state by its bits
+        index = int("".join(str(int(bit)) for bit in op.data[0]), 2)
+        onto = state.new_zeros(size).index_fill(0, torch.tensor(index, device=state.device), 1)
+    axes, first = [int(w) + batched for w in op.wires], list(range(int(batched), batched + len(op.wires)))
+    moved = state.movedim(axes, first)
+    flat = moved.reshape(*state.shape[: int(batched)], size, -1)
+    return (onto[:, None] * (onto.conj() @ flat)[..., None, :]).reshape(moved.shape).movedim(first, axes)
+
+
+def _is_hermitian(op: Any) -> bool:
+    if op.pauli_rep is not None:
+        return all(np.imag(qml.math.to_numpy(c)).max() == 0 for c in op.pauli_rep.values())
+    if isinstance(op, qml.Projector):
+        return True
+    if isinstance(op, SProd) and not np.any(np.imag(qml.math.to_numpy(op.scalar))) and _is_hermitian(op.base):
+        return True
+    apart = isinstance(op, Sum) or (isinstance(op, Prod) and len(op.wires) == sum(len(o.wires) for o in op.operands))
+    if apart and all(map(_is_hermitian, op.operands)):
+        return True
+    if isinstance(op, qml.SparseHamiltonian):
+        matrix = op.sparse_matrix()
+        return abs(matrix - matrix.conj().T).max() <= 1e-8
+    matrix = qml.math.to_numpy(op.matrix())
+    hermitian = np.allclose(matrix, np.conj(np.swapaxes(matrix, -1, -2)), rtol=0, atol=1e-8)
+    if isinstance(op, qml.Hermitian) and not hermitian:
+        raise ValueError(f"{op}: expected a Hermitian matrix, got one that is not")
+    return hermitian
