@@ -42,12 +42,13 @@ from hqfkernels.interop.pennylane.operations import (
     amplitude_positions,
     gates_of,
     is_gate,
+    is_preparation,
     is_real_preparation,
     marginal,
     pauli_strings,
     to_gates,
 )
-from hqfkernels.interop.pennylane.simulation import double, final_state, in_torch, measure
+from hqfkernels.interop.pennylane.simulation import double, final_state, in_double, measure
 
 Slot = tuple[str, int]
 """Where a parameter goes: ("input", its index), ("weight", its index) or ("amplitudes", 0)."""
@@ -106,7 +107,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.n_qubits = max(1, self.tape.num_wires)
         operations = self.tape.operations
-        prepared = bool(operations) and isinstance(operations[0], qml.StatePrep)
+        prepared = bool(operations) and is_preparation(operations[0])
         gates = operations[int(prepared) :]
         values = self.tape.get_parameters(trainable_only=False)
         self.device = next((v.device for v in values if isinstance(v, Tensor)), torch.device("cpu"))
@@ -178,7 +179,7 @@ class _Run:
         if others:
             state = self.state()
             batched = state.dim() > self.tape.num_wires
-            others = in_torch(QuantumScript([], others), self.device).measurements
+            others = in_double(QuantumScript([], others)).measurements
             rest = iter([measure(mp, state, batched) for mp in others])
         return [next(own if ours else rest) for ours in native]
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 from pennylane.devices.preprocess import decompose
-from pennylane.ops import Controlled
+from pennylane.operation import DecompositionUndefinedError
+from pennylane.ops import Controlled, Pow
 from pennylane.tape import QuantumScript
 from torch import Tensor
 
@@ -55,8 +56,9 @@ def _is_small_matrix(op: Any) -> bool:
 
     Operations with angles are taken apart instead where PennyLane can, so that a new angle is not a new circuit.
     """
-    simplest = op.num_params == 0 or op.name == "QubitUnitary" or not op.has_decomposition
-    return simplest and op.has_matrix and 1 <= len(op.wires) <= 2 and _is_constant(op)
+    if not 1 <= len(op.wires) <= 2 or not _is_constant(op):
+        return False
+    return bool(op.has_matrix) and (op.num_params == 0 or op.name == "QubitUnitary" or not op.has_decomposition)
 
 
 def is_gate(op: Any) -> bool:
@@ -81,6 +83,11 @@ def gates_of(op: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[tuple[int, f
         yield "unitary", qubits, (), tuple(matrix.ravel().tolist())
 
 
+def is_preparation(op: Any) -> bool:
+    """Whether the operation sets the state, other than by gates."""
+    return isinstance(op, qml.operation.StatePrepBase) and not isinstance(op, qml.BasisState)
+
+
 def is_real_preparation(op: Any) -> bool:
     """Whether the operation prepares a state with real amplitudes, which is how a circuit may begin."""
     if not isinstance(op, qml.StatePrep) or qml.math.is_abstract(op.data[0]) or "sparse" in type(op.data[0]).__module__:
@@ -101,7 +108,7 @@ def to_gates(tape: QuantumScript, name: str) -> tuple[Sequence[QuantumScript], A
     Raises:
         DeviceError: for an operation that is neither, with its name.
     """
-    prepared = bool(tape.operations) and isinstance(tape.operations[0], qml.StatePrep)
+    prepared = bool(tape.operations) and is_preparation(tape.operations[0])
     try:
         return [take_apart(tape, name, prepared, _is_gate_or_trained_matrix)], _only
     except Exception:  # PennyLane's decompositions have many ways to fail, for batches above all
@@ -114,19 +121,17 @@ def _only(results: Any) -> Any:
 
 def _is_gate_or_trained_matrix(op: Any) -> bool:
     """Matrices are taken apart by their values, and so without derivatives."""
-    return is_gate(op) or (
-        any(n == 2 and qml.math.requires_grad(d) for n, d in zip(op.ndim_params, op.data, strict=False))
-        and op.has_matrix
-    )
+    trained = any(qml.math.ndim(d) > 1 and qml.math.requires_grad(d) for d in op.data)
+    return is_gate(op) or (trained and op.has_matrix and not isinstance(op, qml.ControlledQubitUnitary))
 
 
 def _is_gate_or_whole(op: Any) -> bool:
     if _is_gate_or_trained_matrix(op):
         return True
     try:
-        return bool(op.has_matrix) and not _parts(op)
+        return not _parts(op)
     except Exception:
-        return True
+        return bool(op.has_matrix)
 
 
 def take_apart(
@@ -154,6 +159,9 @@ def take_apart(
 
 def _parts(op: Any) -> list[Any]:
     """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
+    if isinstance(op, qml.ControlledQubitUnitary) and not _is_constant(op):
+        # PennyLane loses the control values of the subclass when parameters are replaced.
+        return [Controlled(op.base, op.control_wires, op.control_values)]
     if isinstance(op, Controlled) and op.base.name in ("RX", "RY", "RZ") and len(op.control_wires) > 1:
         # PennyLane's own takes one angle at a time. Flips of the axis that are controlled turn the second half back.
         half = type(op.base)(op.data[0] / 2, wires=op.base.wires)
@@ -161,12 +169,17 @@ def _parts(op: Any) -> list[Any]:
             (qml.Z if op.base.name == "RX" else qml.X)(op.base.wires), op.control_wires, op.control_values
         )
         return [half, flip, type(op.base)(-op.data[0] / 2, wires=op.base.wires), flip]
-    if not op.has_decomposition and op.has_matrix and _is_constant(op):
-        matrix = op.matrix()
+    fractional = isinstance(op, Pow) and op.z % 1 != 0 and not any(map(qml.math.requires_grad, op.data))
+    if fractional and op.batch_size is not None:
+        raise DecompositionUndefinedError(f"{op.name} is a root: one of several, and PennyLane takes that of the matrix")
+    if op.name != "QubitUnitary" and (fractional or not op.has_decomposition) and op.has_matrix and _is_constant(op):
+        return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
+    if op.name == "QubitUnitary" and _is_constant(op):
+        matrix = qml.math.to_numpy(op.matrix())
         if not np.allclose(matrix @ np.conj(matrix.T), np.eye(len(matrix)), rtol=0, atol=1e-8):
-            raise ValueError(f"{op}: its matrix is not unitary, so it is no gate")
-        return [qml.QubitUnitary(matrix, wires=op.wires)]
-    return op.decomposition()
+            raise ValueError(f"operator {op.name} on wires {op.wires.tolist()}: its matrix is not unitary")
+    parts = op.decomposition()
+    return [parts] if isinstance(parts, qml.operation.Operator) else parts  # a power of qml.exp is no list
 
 
 def amplitude_positions(wires: Sequence[int], n_qubits: int) -> list[int]:

@@ -15,15 +15,11 @@ from pennylane.tape import QuantumScript
 from torch import Tensor
 
 
-def in_torch(tape: QuantumScript, device: torch.device) -> QuantumScript:
-    """The tape with all its numbers as float64 or complex128 tensors."""
+def in_double(tape: QuantumScript) -> QuantumScript:
+    """The tape with its tensors in double precision; PennyLane computes in theirs."""
     given = tape.get_parameters(trainable_only=False)
-    numeric = [k for k, value in enumerate(given) if isinstance(value, Tensor) or _is_inexact(value)]
-    return tape.bind_new_parameters([double(given[k], device) for k in numeric], numeric)
-
-
-def _is_inexact(value: Any) -> bool:
-    return isinstance(value, (float, complex)) or np.issubdtype(getattr(value, "dtype", int), np.inexact)
+    tensors = [k for k, value in enumerate(given) if isinstance(value, Tensor)]
+    return tape.bind_new_parameters([double(given[k], given[k].device) for k in tensors], tensors)
 
 
 def double(value: Any, device: torch.device) -> Tensor:
@@ -34,8 +30,10 @@ def double(value: Any, device: torch.device) -> Tensor:
 
 def final_state(tape: QuantumScript, device: torch.device) -> Tensor:
     """PennyLane's simulation of a tape on wires 0, 1, ...: complex128 (2, ..., 2) or (B, 2, ..., 2)."""
-    state, _ = get_final_state(in_torch(tape, device), interface="torch")
-    return state.to(torch.complex128)
+    tape = in_double(tape)
+    torches = any(isinstance(value, Tensor) for value in tape.get_parameters(trainable_only=False))
+    state, _ = get_final_state(tape, interface="torch" if torches else None)
+    return torch.as_tensor(state, device=device).to(torch.complex128)
 
 
 def measure(mp: MeasurementProcess, state: Tensor, batched: bool) -> Tensor:
