@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -29,6 +29,7 @@ from pennylane.measurements import (
     ProbabilityMP,
     SampleMP,
     ShadowExpvalMP,
+    StateMP,
     VarianceMP,
 )
 from pennylane.ops import Prod
@@ -48,7 +49,14 @@ from hqfkernels.interop.pennylane.operations import (
     pauli_strings,
     to_gates,
 )
-from hqfkernels.interop.pennylane.simulation import double, final_state, in_double, measure
+from hqfkernels.interop.pennylane.simulation import (
+    check_observables,
+    double,
+    final_state,
+    in_double,
+    is_hermitian,
+    measure,
+)
 
 Slot = tuple[str, int]
 """Where a parameter goes: ("input", its index), ("weight", its index) or ("amplitudes", 0)."""
@@ -326,6 +334,7 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
             sample_measurements=accepted_sample_measurement,
             name=self.name,
         )
+        pipeline.add_transform(check_observables, real=config.interface in (Interface.JAX, Interface.JAX_JIT))
         pipeline.add_transform(_expand_shadows)
         if config.gradient_method in ("device", "backprop"):
             pipeline.add_transform(no_sampling, name=f"{config.gradient_method} + {self.name}")
@@ -418,21 +427,37 @@ def _gradients(
     )
 
 
-SIMPLE = ("Hadamard", "Hermitian", "SparseHamiltonian", "Projector")
+def _is_real(mp: MeasurementProcess) -> bool:
+    """PennyLane's gradient transforms add up real numbers."""
+    if isinstance(mp, StateMP):
+        return False
+    return not isinstance(mp, ExpectationMP) or mp.obs is None or is_hermitian(mp.obs)
 
 
-def _shifts(mp: MeasurementProcess) -> bool:
-    """Whether PennyLane's rules that shift or control gates hold for what is measured."""
+def _is_shifted(mp: MeasurementProcess) -> bool:
+    """Whether parameter shift holds: for what is linear in the density matrix, and for variances as PennyLane knows.
+
+    It takes the square of an observable for a constant, except of a few by name and of their products.
+    """
     if isinstance(mp, VarianceMP):
         parts = mp.obs.operands if isinstance(mp.obs, Prod) else (mp.obs,)
-        if sum(len(o.wires) for o in parts if o is not None) != len(mp.wires):
+        if mp.obs is None or len(mp.obs.wires) != sum(len(part.wires) for part in parts):
             return False
-        return all(o is not None and (o.name in SIMPLE or len(o.pauli_rep or "--") <= 1) for o in parts)
-    return isinstance(mp, (ExpectationMP, ProbabilityMP, SampleMP, CountsMP, ShadowExpvalMP, ClassicalShadowMP))
+        known = ("Hadamard", "Hermitian", "SparseHamiltonian", "Projector")
+        return all(part.name in known or (part.pauli_rep is not None and len(part.pauli_rep) == 1) for part in parts)
+    linear = (ExpectationMP, ProbabilityMP, SampleMP, CountsMP, ShadowExpvalMP, ClassicalShadowMP)
+    return isinstance(mp, linear) and _is_real(mp)
 
 
-def _checked(rule: Any) -> Any:
-    """PennyLane's gradient transform, without what it gets wrong silently."""
+def _is_tested(mp: MeasurementProcess) -> bool:
+    """Whether the Hadamard test holds: PennyLane adds a wire, which must not turn up among the measured ones."""
+    if isinstance(mp, ProbabilityMP):
+        return mp.obs is None and mp.mv is None and bool(mp.wires)
+    return _is_shifted(mp)
+
+
+def _checked(rule: Any, holds: Callable[[MeasurementProcess], bool]) -> Any:
+    """PennyLane's gradient transform, which refuses measurements that it has no right derivatives of."""
 
     @partial(
         qml.transform,
@@ -442,14 +467,23 @@ def _checked(rule: Any) -> Any:
     )
     def checked(tape: QuantumScript, *args: Any, **options: Any) -> Any:
         for mp in tape.measurements:
-            if tape.trainable_params and not _shifts(mp):
+            if tape.trainable_params and not holds(mp):
                 raise ValueError(
-                    f"{rule.tape_transform.__name__}: the rule does not hold for {mp}; "
-                    'diff_method="best" without shots differentiates it, or "finite-diff"'
+                    f"diff_method: {rule.tape_transform.__name__} does not hold for {mp}; "
+                    'without shots, "best" differentiates every measurement'
                 )
         return rule(tape, *args, **options)
 
     return checked
 
 
-CHECKED = {rule: _checked(rule) for rule in (qml.gradients.param_shift, qml.gradients.hadamard_grad)}
+CHECKED = {
+    rule: _checked(rule, holds)
+    for rule, holds in (
+        (qml.gradients.param_shift, _is_shifted),
+        (qml.gradients.hadamard_grad, _is_tested),
+        (qml.gradients.finite_diff, _is_real),
+        (qml.gradients.spsa_grad, _is_real),
+    )
+}
+"""PennyLane's gradient transform -> the one that takes its place."""

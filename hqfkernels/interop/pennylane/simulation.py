@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,24 +37,55 @@ def final_state(tape: QuantumScript, device: torch.device) -> Tensor:
     return torch.as_tensor(state, device=device).to(torch.complex128)
 
 
+@qml.transform
+def check_observables(tape: QuantumScript, real: bool) -> tuple[Sequence[QuantumScript], Any]:
+    """Refuses observables that are not Hermitian, except where their expectation values are right all the same.
+
+    Args:
+        tape: the tape.
+        real: whether expectation values must be real.
+
+    Raises:
+        ValueError: with the measurement.
+    """
+    for mp in tape.measurements:
+        # What jax traces has no values yet.
+        traced = mp.obs and any(qml.math.get_interface(d) == "jax" and qml.math.requires_grad(d) for d in mp.obs.data)
+        if mp.obs is None or traced or is_hermitian(mp.obs):
+            continue
+        if isinstance(mp, VarianceMP) or real:
+            reason = "" if isinstance(mp, VarianceMP) else "; jax takes real results only"
+            raise ValueError(f"{mp}: expected a Hermitian observable, got one that is not{reason}")
+        if (tape.shots or not isinstance(mp, ExpectationMP)) and not _is_normal(mp.obs):
+            raise ValueError(f"{mp}: expected an observable with orthogonal eigenvectors, to measure in their basis")
+    return (tape,), lambda results: results[0]
+
+
+def _is_normal(op: Any) -> bool:
+    if isinstance(op, Sum):  # PennyLane measures its terms one by one
+        return all(map(_is_normal, op.operands))
+    if is_hermitian(op):
+        return True
+    matrix = qml.math.to_numpy(op.matrix())
+    adjoint = np.conj(np.swapaxes(matrix, -1, -2))
+    return bool(np.allclose(matrix @ adjoint, adjoint @ matrix, rtol=0, atol=1e-8))
+
+
 def measure(mp: MeasurementProcess, state: Tensor, batched: bool) -> Tensor:
     """What the measurement gives on the state (2, ..., 2) or, if ``batched``, (B, 2, ..., 2).
 
     An expectation value is <state|O|state> for whatever operator O is, and complex if O is not Hermitian.
 
     Raises:
-        ValueError: if the variance of an operator is asked for that is not Hermitian, or if a `qml.Hermitian` is not.
+        ValueError: if a `qml.Hermitian` is not Hermitian.
     """
     if not isinstance(mp, (ExpectationMP, VarianceMP)) or mp.obs is None:
         return measure_state(mp, state, is_state_batched=batched)
-    hermitian = _is_hermitian(mp.obs)
-    if isinstance(mp, VarianceMP) and not hermitian:
-        raise ValueError(f"{mp}: a variance is that of a Hermitian observable, this one is not Hermitian")
     image = _image(mp.obs, state, batched)
     mean = _overlap(state, image, batched)
     if isinstance(mp, VarianceMP):
         return _overlap(image, image, batched).real - mean.real**2
-    return mean.real if hermitian else mean
+    return mean.real if is_hermitian(mp.obs) else mean
 
 
 def _overlap(bra: Tensor, ket: Tensor, batched: bool) -> Tensor:
@@ -101,15 +133,16 @@ def _project(op: Any, state: Tensor, batched: bool) -> Tensor:
     return (onto[:, None] * (onto.conj() @ flat)[..., None, :]).reshape(moved.shape).movedim(first, axes)
 
 
-def _is_hermitian(op: Any) -> bool:
+def is_hermitian(op: Any) -> bool:
+    """Whether the operator is Hermitian; raises ValueError for a `qml.Hermitian` that is not."""
     if op.pauli_rep is not None:
         return all(np.imag(qml.math.to_numpy(c)).max() == 0 for c in op.pauli_rep.values())
     if isinstance(op, qml.Projector):
         return True
-    if isinstance(op, SProd) and not np.any(np.imag(qml.math.to_numpy(op.scalar))) and _is_hermitian(op.base):
+    if isinstance(op, SProd) and not np.any(np.imag(qml.math.to_numpy(op.scalar))) and is_hermitian(op.base):
         return True
     apart = isinstance(op, Sum) or (isinstance(op, Prod) and len(op.wires) == sum(len(o.wires) for o in op.operands))
-    if apart and all(map(_is_hermitian, op.operands)):
+    if apart and all(map(is_hermitian, op.operands)):
         return True
     if isinstance(op, qml.SparseHamiltonian):
         matrix = op.sparse_matrix()

@@ -1,0 +1,279 @@
+"""hqf.qubit against default.qubit: everything that can be measured, by every way to differentiate it."""
+
+import numpy as np
+import pytest
+import torch
+
+qml = pytest.importorskip("pennylane")
+from pennylane import numpy as pnp  # noqa: E402
+from pennylane.measurements import VnEntropyMP  # noqa: E402
+
+from hqfkernels.interop.pennylane import HQFQubit  # noqa: E402
+
+MATRIX = np.array([[1, 2j], [-2j, 0.5]])
+WEIGHTS = np.array([0.5, 1.2, -0.4])
+
+
+def sparse():
+    with qml.QueuingManager.stop_recording():
+        return qml.Hamiltonian([0.2, 1.0], [qml.X(0) @ qml.Z(1), qml.Y(2)]).sparse_matrix([0, 1, 2])
+
+
+REAL = {
+    "word": lambda: qml.expval(qml.Z(0)),
+    "sum": lambda: qml.expval(0.3 * qml.Z(0) - qml.X(1) @ qml.Y(2)),
+    "matrix": lambda: qml.expval(qml.Hermitian(MATRIX, 1)),
+    "matrices": lambda: qml.expval(qml.Hermitian(MATRIX, 1) @ qml.Hermitian(MATRIX, 2)),
+    "two-qubit matrix": lambda: qml.expval(qml.Hermitian(np.kron(MATRIX, MATRIX) + np.diag([1, 2, 3, 4]), [2, 0])),
+    "matrix and word": lambda: qml.expval(qml.Hermitian(MATRIX, 1) + 2.0 * qml.Z(0)),
+    "hadamard": lambda: qml.expval(qml.H(0) @ qml.Z(1)),
+    "projector": lambda: qml.expval(qml.Projector([1, 0], [0, 2])),
+    "projector on a state": lambda: qml.expval(qml.Projector(np.array([0.6, 0.8j]), [2])),
+    "exponential": lambda: qml.expval(qml.exp(qml.Z(0) @ qml.X(1), 0.3)),
+    "controlled": lambda: qml.expval(qml.CNOT([0, 1])),
+    "var word": lambda: qml.var(2.0 * qml.Z(0) @ qml.X(1)),
+    "var sum": lambda: qml.var(0.3 * qml.Z(0) - qml.X(1) @ qml.Y(2) + qml.X(0)),
+    "var hamiltonian": lambda: qml.var(qml.Hamiltonian([0.3, 1.5], [qml.Z(0), qml.X(0) @ qml.Y(1)])),
+    "var matrix": lambda: qml.var(qml.Hermitian(MATRIX, 1)),
+    "var multiple of a matrix": lambda: qml.var(2.0 * qml.Hermitian(MATRIX, 1)),
+    "var matrix and word": lambda: qml.var(qml.Hermitian(MATRIX, 1) + qml.Z(0)),
+    "var product": lambda: qml.var(qml.Hermitian(MATRIX, 1) @ qml.H(0)),
+    "var projector": lambda: qml.var(qml.Projector([1, 0], [0, 2])),
+    "var controlled": lambda: qml.var(qml.CNOT([0, 1])),
+    "probs": lambda: qml.probs(wires=[2, 0]),
+    "probs of all": lambda: qml.probs(),
+    "probs of an observable": lambda: qml.probs(op=qml.Y(1)),
+    "probs of a matrix": lambda: qml.probs(op=qml.Hermitian(MATRIX, 1)),
+    "probs of a product": lambda: qml.probs(op=qml.X(0) @ qml.H(1)),
+    "purity": lambda: qml.purity([0]),
+    "purity of two": lambda: qml.purity([2, 0]),
+    "entropy": lambda: qml.vn_entropy([0]),
+    "entropy in bits": lambda: VnEntropyMP(wires=qml.wires.Wires([0, 2]), log_base=2),
+    "mutual information": lambda: qml.mutual_info([0], [1]),
+}
+COMPLEX = {
+    "state": lambda: qml.state(),
+    "density matrix": lambda: qml.density_matrix([2, 0]),
+    "product of words": lambda: qml.expval(qml.X(0) @ qml.Y(0)),
+    "multiple of a word": lambda: qml.expval((0.3 + 1j) * qml.Z(0)),
+    "complex sum": lambda: qml.expval(qml.sum(qml.Z(0), 1j * qml.X(1))),
+    "complex hamiltonian": lambda: qml.expval(qml.Hamiltonian([1.0, 0.5j], [qml.Z(0), qml.X(1)])),
+    "multiple of a matrix": lambda: qml.expval(1j * qml.Hermitian(MATRIX, 0)),
+    "multiple of a projector": lambda: qml.expval(1j * qml.Projector([1, 0], [0, 1])),
+    "product of gates": lambda: qml.expval(qml.H(0) @ qml.X(0)),
+    "complex exponential": lambda: qml.expval(qml.exp(qml.Z(0), 0.3j)),
+}
+
+
+def circuit(x, w):
+    qml.RX(x, 0)
+    qml.RY(w[0], 1)
+    qml.CNOT([0, 1])
+    qml.RY(0.5 * x, 2)
+    qml.CRX(w[1], [1, 2])
+    qml.RZ(w[2], 0)
+    qml.IsingXY(w[0], [0, 2])
+    qml.RY(0.7, 0)
+
+
+def node(device, measured, **options):
+    def function(x, w):
+        circuit(x, w)
+        return [m() for m in measured]
+
+    return qml.QNode(function, device, **options)
+
+
+def angles(batched):
+    return np.array([0.3, -0.8, 1.9, 0.4, 2.2]) if batched else np.array(0.3)
+
+
+def scalar(result, library):
+    """A real number to which every entry, real and imaginary part, contributes differently."""
+    flat = library.reshape(result, (-1,))
+    scale = np.linspace(0.3, 1.7, flat.shape[0])
+    if library is torch:
+        scale = torch.from_numpy(scale)
+    re, im = library.real(flat), library.imag(flat) if "complex" in str(flat.dtype) else 0 * scale
+    return library.sum(scale * (re**2 + re + 2 * im + re * im))
+
+
+def by_torch(function, batched):
+    """Values and gradients for each result."""
+    x, w = torch.tensor(angles(batched), requires_grad=True), torch.tensor(WEIGHTS, requires_grad=True)
+    found = []
+    for result in function(x, w):
+        grads = torch.autograd.grad(scalar(result, torch), (x, w), retain_graph=True, allow_unused=True)
+        found.append((result.detach(), *grads))
+    return found
+
+
+@pytest.mark.parametrize("batched", [True, False], ids=["batch", "one"])
+@pytest.mark.parametrize("kind", [REAL, COMPLEX], ids=["real", "complex"])
+def test_values_and_gradients(kind, batched):
+    measured = list(kind.values())
+    ours = by_torch(node(HQFQubit(wires=3), measured), batched)
+    theirs = by_torch(node(qml.device("default.qubit", wires=3), measured, diff_method="backprop"), batched)
+    for name, actual, expected in zip(kind, ours, theirs, strict=True):
+        for a, e in zip(actual, expected, strict=True):
+            # PennyLane has the matrices of Hamiltonians in complex64.
+            torch.testing.assert_close(a, e, rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("batched", [True, False], ids=["batch", "one"])
+@pytest.mark.parametrize("interface", ["autograd", "jax", "jit"])
+def test_gradients_of_other_interfaces(interface, batched):
+    """As torch's, for all measurements at once."""
+    kinds = [REAL, COMPLEX if interface == "autograd" else {n: COMPLEX[n] for n in ("state", "density matrix")}]
+    for measured in ([*kind.values()] for kind in kinds):
+        found = by_torch(node(HQFQubit(wires=3), measured), batched)
+        expected = [torch.stack(grads).sum(0) for grads in ([f[k] for f in found] for k in (1, 2))]
+        function = node(HQFQubit(wires=3), measured)
+        if interface == "autograd":
+
+            def total(x, w, function=function):
+                return sum(scalar(r, pnp) for r in function(x, w))
+
+            arguments = [pnp.array(a, requires_grad=True) for a in (angles(batched), WEIGHTS)]
+            actual = qml.grad(total)(*arguments)
+        else:
+            jax = pytest.importorskip("jax")
+            jax.config.update("jax_enable_x64", True)
+
+            def total(x, w, function=function, jax=jax):
+                return sum(scalar(r, jax.numpy) for r in function(x, w))
+
+            total = jax.jit(total) if interface == "jit" else total
+            actual = jax.grad(total, argnums=(0, 1))(angles(batched), WEIGHTS)
+        for a, e in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, e, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["adjoint", "parameter-shift", "finite-diff", "hadamard", "spsa"])
+def test_every_method_is_right_or_refused(method):
+    device = HQFQubit(wires=4 if method == "hadamard" else 3)
+    options = {"aux_wire": 3} if method == "hadamard" else {}
+    refused = []
+    for name, measured in (REAL | COMPLEX).items():
+        if method == "spsa" and name in REAL:  # right on average
+            continue
+        expected = by_torch(node(HQFQubit(wires=device.wires), [measured]), False)[0]
+        try:
+            actual = by_torch(node(device, [measured], diff_method=method, gradient_kwargs=options), False)[0]
+        except (ValueError, qml.exceptions.QuantumFunctionError):
+            refused.append(name)
+            continue
+        for a, e in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    if method != "adjoint":
+        assert set(COMPLEX) <= set(refused)
+    if method == "parameter-shift":
+        assert not {"word", "sum", "matrix", "var word", "var matrix", "var product", "probs"} & set(refused)
+        assert {"purity", "entropy", "mutual information", "var sum", "var multiple of a matrix"} <= set(refused)
+
+
+def test_a_rule_that_does_not_hold_computes_values_all_the_same():
+    for method in ("parameter-shift", "hadamard", "finite-diff"):
+        function = node(HQFQubit(wires=4), [REAL["purity"]], diff_method=method, gradient_kwargs={})
+        x = pnp.array(0.3, requires_grad=True)
+        expected = node(qml.device("default.qubit", wires=4), [REAL["purity"]])(0.3, WEIGHTS)
+        np.testing.assert_allclose(function(x, WEIGHTS), expected)
+
+
+def test_second_derivatives_by_shifts_are_refused_where_they_do_not_hold():
+    """With autograd and max_diff=2 PennyLane shifts."""
+    function = node(HQFQubit(wires=3), [REAL["purity"]], max_diff=2)
+    with pytest.raises(ValueError, match=r"param_shift does not hold for purity; .*best"):
+        qml.grad(lambda x: function(x, WEIGHTS)[0])(pnp.array(0.3, requires_grad=True))
+    function = node(HQFQubit(wires=3), [REAL["purity"], REAL["var sum"]], max_diff=2)
+    expected = node(qml.device("default.qubit", wires=3), [REAL["purity"], REAL["var sum"]])
+    x = torch.tensor(0.3, dtype=torch.float64)
+    hessians = [torch.autograd.functional.hessian(lambda x, f=f: sum(f(x, WEIGHTS)), x) for f in (function, expected)]
+    torch.testing.assert_close(*hessians, rtol=0, atol=1e-6)
+
+
+def test_sparse_hamiltonians():
+    """default.qubit does not differentiate them by backpropagation."""
+
+    def function(x, w):
+        circuit(x, w)
+        return [qml.expval(qml.SparseHamiltonian(sparse(), [0, 1, 2]))]
+
+    def dense(x, w):
+        circuit(x, w)
+        return [qml.expval(qml.Hamiltonian([0.2, 1.0], [qml.X(0) @ qml.Z(1), qml.Y(2)]))]
+
+    for batched in (True, False):
+        (ours,), (expected,) = (by_torch(qml.QNode(f, HQFQubit(wires=3)), batched) for f in (function, dense))
+        for a, e in zip(ours, expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=0, atol=1e-9)
+
+
+def test_expectation_values_are_those_of_the_operator():
+    """Of products on the same wire, PennyLane takes eigenvectors that are not orthogonal."""
+    other = np.array([[1.0, 2.0], [2.0, 0.5]])
+    state, value = node(
+        HQFQubit(wires=3), [qml.state, lambda: qml.expval(qml.Hermitian(MATRIX, 0) @ qml.Hermitian(other, 0))]
+    )(0.3, WEIGHTS)
+    expected = np.vdot(state, np.kron(MATRIX @ other, np.eye(4)) @ state)
+    np.testing.assert_allclose(value, expected)
+    projector = node(HQFQubit(wires=14), [lambda: qml.expval(qml.Projector([0] * 14, range(14))), qml.probs])
+    value, every = projector(0.3, WEIGHTS)
+    np.testing.assert_allclose(value, every[0])
+
+
+@pytest.mark.parametrize("shots", [None, 100])
+def test_what_is_not_hermitian(shots):
+    def refused(measured, match, interface="auto"):
+        function = qml.set_shots(node(HQFQubit(wires=3), [measured], interface=interface), shots)
+        with pytest.raises(ValueError, match=match):
+            function(0.3, WEIGHTS)
+
+    skew = np.array([[1.0, 2.0], [1.0, 0.5]])
+    for observable in (lambda: 1j * qml.Z(0), lambda: qml.X(0) @ qml.Y(0), lambda: qml.H(0) + 1j * qml.Z(1)):
+        refused(lambda observable=observable: qml.var(observable()), r"var\(.*expected a Hermitian observable")
+    for measure in (qml.expval, qml.var):
+        refused(lambda measure=measure: measure(qml.Hermitian(skew, 0)), "expected a Hermitian matrix")
+    product = lambda: qml.Hermitian(MATRIX, 1) @ qml.Hermitian(np.diag([1.0, 2.0]), 1)  # noqa: E731
+    refused(lambda: qml.probs(op=product()), "orthogonal eigenvectors")
+    if shots:
+        refused(lambda: qml.expval(product()), "orthogonal eigenvectors")
+        refused(lambda: qml.sample(product()), "orthogonal eigenvectors")
+    pytest.importorskip("jax")
+    refused(COMPLEX["product of words"], "jax takes real results only", "jax")
+
+
+def test_shots_of_complex_observables():
+    names = ["product of words", "multiple of a word", "complex sum", "multiple of a matrix", "product of gates"]
+    function = node(HQFQubit(wires=3, seed=0), [COMPLEX[name] for name in names])
+    sampled = qml.set_shots(function, 20000)
+    np.testing.assert_allclose(sampled(0.3, WEIGHTS), function(0.3, WEIGHTS), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("batched", [True, False], ids=["batch", "one"])
+def test_coefficients_and_matrices_of_observables_are_differentiable(batched):
+    def function(x, c, library):
+        circuit(x, WEIGHTS)
+        matrix = library.stack([library.stack([c[0], c[1]]), library.stack([c[1], c[2]])])
+        with qml.QueuingManager.stop_recording():
+            words = qml.Hamiltonian(c[:2], [qml.Z(0), qml.X(0) @ qml.Y(1)])
+        return [
+            qml.expval(words),
+            qml.var(words),
+            qml.expval(qml.Hermitian(matrix, 1)),
+            qml.var(qml.Hermitian(matrix, 1) @ qml.Z(0)),
+            qml.expval(qml.s_prod(c[2], qml.H(2))),
+        ]
+
+    data = np.array([0.4, -1.1, 0.7])
+    devices = HQFQubit(wires=3), qml.device("default.qubit", wires=3)
+    grads = []
+    for device in devices:
+        x, c = torch.tensor(angles(batched), requires_grad=True), torch.tensor(data, requires_grad=True)
+        results = qml.QNode(lambda x, c: function(x, c, torch), device)(x, c)
+        grads.append(torch.autograd.grad(sum(scalar(r, torch) for r in results), (x, c)))
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-6)
+    ours = qml.QNode(lambda x, c: function(x, c, pnp), devices[0])
+    arguments = [pnp.array(a, requires_grad=True) for a in (angles(batched), data)]
+    for a, e in zip(qml.grad(lambda x, c: sum(scalar(r, pnp) for r in ours(x, c)))(*arguments), grads[0], strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=1e-8)
