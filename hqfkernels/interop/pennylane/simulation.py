@@ -95,10 +95,8 @@ def _overlap(bra: Tensor, ket: Tensor, batched: bool) -> Tensor:
 def _image(op: Any, state: Tensor, batched: bool) -> Tensor:
     """The operator applied to the state, which is not normalised after it."""
     if isinstance(op, SProd):
-        scalar = torch.as_tensor(op.scalar, device=state.device)
-        return scalar.reshape(-1, *(1,) * (state.dim() - 1)) * _image(op.base, state, batched) if scalar.dim() else (
-            scalar * _image(op.base, state, batched)
-        )
+        scalar, image = double(op.scalar, state.device), _image(op.base, state, batched)
+        return scalar.reshape(*scalar.shape, *(1,) * (image.dim() - batched)) * image
     if isinstance(op, Sum):
         images = [_image(term, state, batched) for term in op.operands]
         return torch.stack(images).sum(0)
@@ -112,7 +110,7 @@ def _image(op: Any, state: Tensor, batched: bool) -> Tensor:
         entries = op.sparse_matrix(wire_order=range(state.dim() - batched)).tocoo()
         places = torch.from_numpy(np.stack([entries.row, entries.col])).to(state.device)
         values = torch.from_numpy(entries.data).to(state)
-        matrix = torch.sparse_coo_tensor(places, values, entries.shape)
+        matrix = torch.sparse_coo_tensor(places, values, entries.shape, check_invariants=False)
         columns = state.reshape(-1, entries.shape[0]).mT
         return torch.sparse.mm(matrix, columns).mT.reshape(state.shape)
     if not op.wires:  # an identity
