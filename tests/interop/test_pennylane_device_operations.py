@@ -1,4 +1,4 @@
-"""hqf.qubit against default.qubit: every operation of PennyLane, plain, batched, controlled, inverted and as a power."""
+"""hqf.qubit against default.qubit: every operation of PennyLane, plain, batched, controlled, inverted, as a power."""
 
 import inspect
 
@@ -40,23 +40,23 @@ def block(weights, wires):
     qml.CNOT(wires)
 
 
-# Name -> an operation from `t`, which draws an angle or a batch of them, and a generator.
 ANGLES = {
-    **{name: (1, 1) for name in ("RX", "RY", "RZ", "PhaseShift", "U1", "GlobalPhase")},
-    **{name: (k, 1) for name, k in (("U2", 2), ("U3", 3), ("Rot", 3))},
-    **{name: (1, 2) for name in ("CRX", "CRY", "CRZ", "ControlledPhaseShift", "PSWAP", "FermionicSingleExcitation")},
-    **{name: (1, 2) for name in ("CPhaseShift00", "CPhaseShift01", "CPhaseShift10", "FermionicSWAP")},
-    **{name: (1, 2) for name in ("IsingXX", "IsingYY", "IsingZZ", "IsingXY", "SingleExcitation")},
-    **{name: (1, 2) for name in ("SingleExcitationPlus", "SingleExcitationMinus")},
-    **{name: (1, 4) for name in ("DoubleExcitation", "DoubleExcitationPlus", "DoubleExcitationMinus")},
-    **{name: (k, n) for name, k, n in (("CRot", 3, 2), ("OrbitalRotation", 1, 4), ("MultiRZ", 1, 3))},
+    **dict.fromkeys(("RX", "RY", "RZ", "PhaseShift", "U1", "GlobalPhase"), (1, 1)),
+    **{"U2": (2, 1), "U3": (3, 1), "Rot": (3, 1), "CRot": (3, 2), "OrbitalRotation": (1, 4), "MultiRZ": (1, 3)},
+    **dict.fromkeys(("CRX", "CRY", "CRZ", "ControlledPhaseShift", "PSWAP", "FermionicSingleExcitation"), (1, 2)),
+    **dict.fromkeys(("CPhaseShift00", "CPhaseShift01", "CPhaseShift10", "FermionicSWAP"), (1, 2)),
+    **dict.fromkeys(("IsingXX", "IsingYY", "IsingZZ", "IsingXY"), (1, 2)),
+    **dict.fromkeys(("SingleExcitation", "SingleExcitationPlus", "SingleExcitationMinus"), (1, 2)),
+    **dict.fromkeys(("DoubleExcitation", "DoubleExcitationPlus", "DoubleExcitationMinus"), (1, 4)),
 }
+"""Numbers of angles and of wires."""
 FIXED = {
-    **{name: 1 for name in ("Identity", "PauliX", "PauliY", "PauliZ", "Hadamard", "S", "T", "SX")},
-    **{name: 2 for name in ("CNOT", "CY", "CZ", "CH", "SWAP", "ISWAP", "SISWAP", "ECR")},
-    **{name: n for name, n in (("CCZ", 3), ("CSWAP", 3), ("Toffoli", 3), ("MultiControlledX", 3))},
-    **{name: n for name, n in (("QubitSum", 3), ("QubitCarry", 4))},
+    **dict.fromkeys(("Identity", "PauliX", "PauliY", "PauliZ", "Hadamard", "S", "T", "SX"), 1),
+    **dict.fromkeys(("CNOT", "CY", "CZ", "CH", "SWAP", "ISWAP", "SISWAP", "ECR"), 2),
+    **dict.fromkeys(("CCZ", "CSWAP", "Toffoli", "MultiControlledX", "QubitSum"), 3),
+    "QubitCarry": 4,
 }
+"""Number of wires."""
 
 
 def of_angles(name):
@@ -68,6 +68,7 @@ def fixed(name):
     return lambda t, rng: getattr(qml, name)(wires=range(FIXED[name]))
 
 
+# Name -> an operation, from `t`, which draws an angle or a batch of them, and a generator.
 SMALL = {
     **{name: of_angles(name) for name in ANGLES},
     "PauliRot": lambda t, rng: qml.PauliRot(t(), "XYZ", [0, 1, 2]),
@@ -144,7 +145,7 @@ LARGE = {
     "OutMultiplier": lambda t, rng: qml.OutMultiplier([0], [1], [2, 3]),
     "SemiAdder": lambda t, rng: qml.SemiAdder([0, 1], [2, 3], [4]),
     "IntegerComparator": lambda t, rng: qml.IntegerComparator(2, [0, 1, 2]),
-    "Elbow": lambda t, rng: qml.Elbow([0, 1, 2]),
+    "TemporaryAND": lambda t, rng: qml.TemporaryAND([0, 1, 2]),
     "QROM": lambda t, rng: qml.QROM(["01", "11"], [0], [1, 2], [3, 4]),
     "BasicEntanglerLayers": lambda t, rng: qml.BasicEntanglerLayers(rng.normal(size=(2, 3)), range(3)),
     "StronglyEntanglingLayers": lambda t, rng: qml.StronglyEntanglingLayers(rng.normal(size=(2, 3, 3)), range(3)),
@@ -200,7 +201,8 @@ ELSEWHERE = {
     "InterferometerUnitary",
     "AmplitudeDamping BitFlip DepolarizingChannel GeneralizedAmplitudeDamping PauliError PhaseDamping PhaseFlip "
     "QubitChannel ResetError ThermalRelaxationError QubitDensityMatrix",  # mixed states
-    "Projector SparseHamiltonian FromBloq",  # no gates; of another library
+    "Projector SparseHamiltonian FromBloq TrotterizedQfunc",  # no gates; of another library; of a function
+    "CVNeuralNetLayers DisplacementEmbedding SqueezingEmbedding QutritBasisStatePreparation",  # no qubits
     "LocalHilbertSchmidt MPS TwoLocalSwapNetwork",  # as HilbertSchmidt, TTN
     "BBQRAM HybridQRAM SelectOnlyQRAM ModExp OutPoly QuantumMonteCarlo",  # of many gates: slow
     "MPSPrep QROMStatePreparation SumOfSlatersPrep",  # of many wires, or not for default.qubit either
@@ -209,8 +211,10 @@ ELSEWHERE = {
 
 
 def state(device, build):
-    def function():
+    with qml.QueuingManager.stop_recording():
         preparation, operation = build()
+
+    def function():
         if preparation is None:
             for k, wire in enumerate(WIRES):
                 qml.RY(0.5 * k + 0.2, wire)
@@ -223,8 +227,6 @@ def state(device, build):
             qml.RX(0.1 + k, wire)
         return qml.state()
 
-    with qml.QueuingManager.stop_recording():
-        build = lambda built=build(): built  # noqa: E731
     return qml.QNode(function, device(wires=WIRES))()
 
 
@@ -242,13 +244,18 @@ def angle(rng, batched):
     return lambda: rng.normal(size=BATCH) if batched else rng.normal()
 
 
+SLOW = ("SpecialUnitary of two", "PCPhase of three", "ctrl", "OrbitalRotation", "DoubleExcitation")
+NARROW = {name: build for name, build in SMALL.items() if name not in SLOW}
+"""Without what PennyLane takes apart into hundreds of gates, once controlled."""
+TWICE = ("RX", "RY", "RZ", "PhaseShift", "U1", "GlobalPhase", "Rot", "MultiRZ", "IsingXY", "FermionicSWAP", "PCPhase")
+TWICE += ("DoubleExcitationPlus", "SpecialUnitary", "exp", "exp of a word", "evolve", "prod", "PauliRot")
 DRESSINGS = {
     "plain": (SMALL | LARGE, lambda op: op),
     "batch": (SMALL | LARGE, lambda op: op),
-    "controlled": (SMALL, lambda op: qml.ctrl(op, "a", control_values=[0])),
-    "batch, controlled": (SMALL, lambda op: qml.ctrl(op, "a")),
+    "controlled": (NARROW, lambda op: qml.ctrl(op, "a", control_values=[0])),
+    "batch, controlled": (NARROW, lambda op: qml.ctrl(op, "a")),
     "batch, controlled twice": (
-        {name: build for name, build in SMALL.items() if ANGLES.get(name, (0, 0))[1] < 4},
+        {name: SMALL[name] for name in TWICE},
         lambda op: qml.ctrl(op, ["a", "b"], control_values=[1, 0]),
     ),
     "inverse": (SMALL, qml.adjoint),
@@ -271,7 +278,7 @@ def test_operations(dressing):
 
         if not batched or "t()" in inspect.getsource(build):
             taken += compare(f"{name}, {dressing}", dressed)
-    assert taken > 0.6 * len(SMALL)
+    assert taken > 0.7 * sum(not batched or "t()" in inspect.getsource(build) for build in catalogue.values())
 
 
 def test_preparations():
@@ -306,8 +313,11 @@ def gradients(device, function, arrays):
 def test_angles_are_differentiable(batched):
     """In torch; in autograd too, for what is no gate in a batch."""
     rng = np.random.default_rng(0)
-    special = ("exp", "exp of a word", "evolve", "prod", "ctrl", "PCPhase of three", "PauliRot")
-    for name in (*ANGLES, *special):
+    special = ("exp", "exp of a word", "evolve", "prod", "DoubleExcitationPlus")
+    gates = ("RX", "U3", "GlobalPhase", "CRot", "PSWAP", "SingleExcitationMinus", "MultiRZ", "PCPhase", "FermionicSWAP")
+    for name in (*gates, *special):
+        if batched and name == "FermionicSWAP":  # not for default.qubit
+            continue
         data = rng.normal(size=(6, BATCH) if batched else 6)
 
         def function(angles, name=name):
@@ -326,7 +336,7 @@ def test_angles_are_differentiable(batched):
         ours, theirs = (gradients(d, function, [data]) for d in (HQFQubit(), qml.device("default.qubit")))
         for a, e in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, e, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
-        if name in special or name.startswith("Double"):
+        if name in special:
             scale = np.linspace(0.3, 1.7, ours[0].numel()).reshape(ours[0].shape)
             node = qml.QNode(function, HQFQubit())
             grad = qml.grad(lambda x, node=node, scale=scale: (scale * node(x)).sum())(pnp.array(data))

@@ -158,7 +158,9 @@ class _Run:
     @property
     def norm(self) -> Tensor:
         """Of the amplitudes, (B,) or (): the engines divide by it, PennyLane does not."""
-        return self.weights.new_ones(()) if self.amplitudes is None else torch.linalg.vector_norm(self.amplitudes, dim=-1)
+        return (
+            self.weights.new_ones(()) if self.amplitudes is None else torch.linalg.vector_norm(self.amplitudes, dim=-1)
+        )
 
     def circuit(self, strings: tuple[str, ...] = ()) -> Circuit:
         """The circuit, measuring ``strings``."""
@@ -407,9 +409,7 @@ def _differentiable_results(tape: QuantumScript) -> tuple[list[Tensor], list[Ten
     return leaves, _Run(tape.bind_new_parameters(leaves, tape.trainable_params).map_to_standard_wires()).results()
 
 
-def _gradients(
-    leaves: list[Tensor], values: list[Tensor], slopes: list[Tensor]
-) -> tuple[np.ndarray[Any, Any], ...]:
+def _gradients(leaves: list[Tensor], values: list[Tensor], slopes: list[Tensor]) -> tuple[np.ndarray[Any, Any], ...]:
     """The vector-Jacobian products for each leaf."""
     pairs = [(v, s) for v, s in zip(values, slopes, strict=True) if v.requires_grad]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)

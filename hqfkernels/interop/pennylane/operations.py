@@ -9,7 +9,7 @@ import numpy as np
 import pennylane as qml
 from pennylane.devices.preprocess import decompose
 from pennylane.operation import DecompositionUndefinedError
-from pennylane.ops import Controlled, Pow
+from pennylane.ops import Controlled, Exp, Pow
 from pennylane.tape import QuantumScript
 from torch import Tensor
 
@@ -47,8 +47,12 @@ TARGET_GATES = {*GATE_NAMES, "Identity", "GlobalPhase", "QubitUnitary"}
 """What PennyLane's decompositions should end in."""
 
 
+def _is_trained(op: Any) -> bool:
+    return any(map(qml.math.requires_grad, op.data))
+
+
 def _is_constant(op: Any) -> bool:
-    return op.batch_size is None and not any(qml.math.requires_grad(d) for d in op.data)
+    return op.batch_size is None and not _is_trained(op)
 
 
 def _is_small_matrix(op: Any) -> bool:
@@ -97,7 +101,7 @@ def is_real_preparation(op: Any) -> bool:
 
 @qml.transform
 def to_gates(tape: QuantumScript, name: str) -> tuple[Sequence[QuantumScript], Any]:
-    """Takes a tape apart until only gates are left, and what PennyLane cannot take apart but has a matrix of.
+    """Takes a tape apart until only gates are left, and matrices that are none; see `_stays`.
 
     A preparation of a state at the beginning stays as it is.
 
@@ -109,33 +113,86 @@ def to_gates(tape: QuantumScript, name: str) -> tuple[Sequence[QuantumScript], A
         DeviceError: for an operation that is neither, with its name.
     """
     prepared = bool(tape.operations) and is_preparation(tape.operations[0])
+    return [take_apart(tape, name, prepared, _stays, _parts_or_matrix)], lambda results: results[0]
+
+
+def _stays(op: Any) -> bool:
+    """Gates, and matrices that PennyLane cannot take apart for a batch, or not with derivatives."""
+    whole = op.name == "QubitUnitary" and (_is_trained(op) or (op.batch_size is not None and len(op.wires) > 1))
+    return whole or is_gate(op)
+
+
+def _parts(op: Any) -> list[Any]:
+    """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
+    if isinstance(op, Controlled) and op.base.name in ("RX", "RY", "RZ") and len(op.control_wires) > 1:
+        # PennyLane's own takes one angle at a time. Flips of the axis that are controlled turn the second half back.
+        first, second = (type(op.base)(half, wires=op.base.wires) for half in (op.data[0] / 2, -op.data[0] / 2))
+        axis = qml.Z if op.base.name == "RX" else qml.X
+        flip = qml.ctrl(axis(op.base.wires), op.control_wires, op.control_values)
+        return [first, flip, second, flip]
+    # A root is one of several; PennyLane's simulator takes that of the matrix, except where it differentiates.
+    root = isinstance(op, Pow) and op.z % 1 != 0 and not _is_trained(op)
+    if root and op.batch_size is not None:
+        raise DecompositionUndefinedError(f"{op.name} is not taken apart for a batch")
+    if op.name == "QubitUnitary":
+        _check_unitary(op)
+    elif (root or not op.has_decomposition) and op.has_matrix and _is_constant(op):
+        return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
+    parts = op.decomposition()
+    return [parts] if isinstance(parts, qml.operation.Operator) else parts  # a power of qml.exp is no list
+
+
+def _check_unitary(op: Any) -> None:
+    if _is_constant(op):
+        matrix = qml.math.to_numpy(op.matrix())
+        if not np.allclose(matrix @ np.conj(matrix.T), np.eye(len(matrix)), rtol=0, atol=1e-8):
+            raise ValueError(f"QubitUnitary on wires {op.wires.tolist()}: expected a unitary matrix, got another")
+
+
+def _parts_or_matrix(op: Any) -> list[Any]:
+    """As `_parts`, and the matrix where they fail. It is computed here, where its parameters are the caller's own."""
+    if op.name == "QubitUnitary":
+        return _parts(op)
+    if op.has_matrix and _is_trained(op) and any(qml.math.ndim(d) > 1 for d in op.data):
+        return [_by_matrix(op)]  # decompositions of matrices have no derivatives
     try:
-        return [take_apart(tape, name, prepared, _is_gate_or_trained_matrix)], _only
+        return _parts(op)
     except Exception:  # PennyLane's decompositions have many ways to fail, for batches above all
-        return [take_apart(tape, name, prepared, _is_gate_or_whole)], _only
+        if not op.has_matrix:
+            raise
+        return [_by_matrix(op)]
 
 
-def _only(results: Any) -> Any:
-    return results[0]
+def _by_matrix(op: Any) -> Any:
+    """The operation as a matrix, differentiable in its parameters by their own interface."""
+    if isinstance(op, Controlled) and isinstance(op.base, Exp):
+        op = Controlled(_by_matrix(op.base), op.control_wires, op.control_values)
+    matrix = _exponential(op) if isinstance(op, Exp) else op.matrix()
+    return qml.QubitUnitary(matrix, wires=op.wires)
 
 
-def _is_gate_or_trained_matrix(op: Any) -> bool:
-    """Matrices are taken apart by their values, and so without derivatives."""
-    trained = any(qml.math.ndim(d) > 1 and qml.math.requires_grad(d) for d in op.data)
-    return is_gate(op) or (trained and op.has_matrix and not isinstance(op, qml.ControlledQubitUnitary))
-
-
-def _is_gate_or_whole(op: Any) -> bool:
-    if _is_gate_or_trained_matrix(op):
-        return True
-    try:
-        return not _parts(op)
-    except Exception:
-        return bool(op.has_matrix)
+def _exponential(op: Any) -> Any:
+    """The matrix of a `qml.exp`, by eigenvectors: PennyLane's own has wrong derivatives in autograd."""
+    base = op.base.matrix()
+    if _is_trained(op.base) or not np.allclose(base, np.conj(base.T), rtol=0, atol=1e-8):
+        if any(qml.math.get_interface(d) == "autograd" and qml.math.requires_grad(d) for d in op.data):
+            raise NotImplementedError(
+                f"{op.name} on wires {op.wires.tolist()}: autograd differentiates its first parameter only, "
+                "and only of a Hermitian operator; the torch and jax interfaces differentiate all"
+            )
+        return op.matrix()
+    values, vectors = np.linalg.eigh(base)
+    phases = qml.math.exp(qml.math.tensordot(op.scalar, values, axes=0))
+    spread = qml.math.expand_dims(phases, -2) * qml.math.cast_like(qml.math.convert_like(vectors, phases), phases)
+    return qml.math.matmul(spread, qml.math.cast_like(qml.math.convert_like(np.conj(vectors.T), phases), phases))
 
 
 def take_apart(
-    tape: QuantumScript, name: str, keep_preparation: bool, stays: Callable[[Any], bool] = is_gate
+    tape: QuantumScript,
+    name: str,
+    keep_preparation: bool,
+    stays: Callable[[Any], bool] = is_gate,
+    parts: Callable[[Any], list[Any]] = _parts,
 ) -> QuantumScript:
     """The tape of the parts of its operations that ``stays`` is true of; errors as in `to_gates`.
 
@@ -144,42 +201,18 @@ def take_apart(
         name: who asks, for error messages.
         keep_preparation: whether a preparation of a state at the beginning stays as it is.
         stays: what is not taken apart.
+        parts: takes an operation apart.
     """
     (result,), _ = decompose(
         tape,
         stays,
         skip_initial_state_prep=keep_preparation,
-        decomposer=_parts,
+        decomposer=parts,
         num_work_wires=0,
         target_gates=TARGET_GATES,
         name=name,
     )
     return result
-
-
-def _parts(op: Any) -> list[Any]:
-    """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
-    if isinstance(op, qml.ControlledQubitUnitary) and not _is_constant(op):
-        # PennyLane loses the control values of the subclass when parameters are replaced.
-        return [Controlled(op.base, op.control_wires, op.control_values)]
-    if isinstance(op, Controlled) and op.base.name in ("RX", "RY", "RZ") and len(op.control_wires) > 1:
-        # PennyLane's own takes one angle at a time. Flips of the axis that are controlled turn the second half back.
-        half = type(op.base)(op.data[0] / 2, wires=op.base.wires)
-        flip = qml.ctrl(
-            (qml.Z if op.base.name == "RX" else qml.X)(op.base.wires), op.control_wires, op.control_values
-        )
-        return [half, flip, type(op.base)(-op.data[0] / 2, wires=op.base.wires), flip]
-    fractional = isinstance(op, Pow) and op.z % 1 != 0 and not any(map(qml.math.requires_grad, op.data))
-    if fractional and op.batch_size is not None:
-        raise DecompositionUndefinedError(f"{op.name} is a root: one of several, and PennyLane takes that of the matrix")
-    if op.name != "QubitUnitary" and (fractional or not op.has_decomposition) and op.has_matrix and _is_constant(op):
-        return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
-    if op.name == "QubitUnitary" and _is_constant(op):
-        matrix = qml.math.to_numpy(op.matrix())
-        if not np.allclose(matrix @ np.conj(matrix.T), np.eye(len(matrix)), rtol=0, atol=1e-8):
-            raise ValueError(f"operator {op.name} on wires {op.wires.tolist()}: its matrix is not unitary")
-    parts = op.decomposition()
-    return [parts] if isinstance(parts, qml.operation.Operator) else parts  # a power of qml.exp is no list
 
 
 def amplitude_positions(wires: Sequence[int], n_qubits: int) -> list[int]:

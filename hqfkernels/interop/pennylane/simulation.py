@@ -15,12 +15,14 @@ from pennylane.ops import Prod, SProd, Sum
 from pennylane.tape import QuantumScript
 from torch import Tensor
 
+DOUBLE = (torch.float64, torch.complex128)
+
 
 def in_double(tape: QuantumScript) -> QuantumScript:
     """The tape with its tensors in double precision; PennyLane computes in theirs."""
     given = tape.get_parameters(trainable_only=False)
-    tensors = [k for k, value in enumerate(given) if isinstance(value, Tensor)]
-    return tape.bind_new_parameters([double(given[k], given[k].device) for k in tensors], tensors)
+    singles = [k for k, v in enumerate(given) if isinstance(v, Tensor) and v.dtype not in DOUBLE]
+    return tape.bind_new_parameters([double(given[k], given[k].device) for k in singles], singles) if singles else tape
 
 
 def double(value: Any, device: torch.device) -> Tensor:
