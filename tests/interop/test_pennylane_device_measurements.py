@@ -294,3 +294,64 @@ def test_coefficients_and_matrices_of_observables_are_differentiable(batched):
     arguments = [pnp.array(a.detach().numpy(), requires_grad=True) for a in (x, c)]
     for a, e in zip(qml.grad(lambda x, c: sum(scalar(r, pnp) for r in node(x, c)))(*arguments), grads[0], strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("library", [np, torch], ids=["numpy", "torch"])
+def test_batches_of_coefficients_are_refused(library):
+    """default.qubit does not take them either."""
+    data = np.array([1.0, 2.0, 3.0])
+    for operator in (qml.Z(0), qml.H(0)):
+        measured = lambda operator=operator: qml.expval(  # noqa: E731
+            qml.s_prod(data if library is np else torch.from_numpy(data), operator)
+        )
+        with pytest.raises(ValueError, match="expected one coefficient"):
+            node(HQFQubit(wires=3), [measured])(0.3, WEIGHTS)
+
+
+GATES = [
+    lambda a, w: qml.RX(a, w[0]),
+    lambda a, w: qml.Rot(a, 0.3, 2 * a, w[0]),
+    lambda a, w: qml.CRY(a, w[:2]),
+    lambda a, w: qml.SingleExcitationPlus(a, w[:2]),
+    lambda a, w: qml.MultiRZ(a, w),
+    lambda a, w: qml.PauliRot(a, "XYZ", w),
+    lambda a, w: qml.ctrl(qml.RY(a, w[0]), w[1:], control_values=[0, 1]),
+    lambda a, w: qml.exp(qml.X(w[0]) @ qml.Z(w[1]) + 0.5 * qml.Y(w[1]), 1j * a),
+    lambda a, w: qml.adjoint(qml.SingleExcitation(a, w[:2])),
+    lambda a, w: qml.Toffoli(w),
+]
+METHODS = ["best", "best", "best", "parameter-shift", "finite-diff"]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_circuits(seed):
+    """A circuit, measurements, an interface and a method, all drawn."""
+    rng = np.random.default_rng(seed)
+    method = METHODS[seed % len(METHODS)]
+    batched = method == "best" and bool(rng.integers(2))
+    interface = "torch" if rng.integers(2) else "autograd"
+    names = rng.choice([*(REAL | COMPLEX)] if method == "best" else [*REAL], 3, replace=False)
+    measured = [(REAL | COMPLEX)[name] for name in names]
+    plan = [(rng.integers(len(GATES)), rng.permutation(3).tolist(), rng.normal(size=3)) for _ in range(8)]
+
+    def function(x, w):
+        for k, wires, (a, b, c) in plan:
+            GATES[k](a * x + b * w[k % 3] + c, wires)
+        return [m() for m in measured]
+
+    theirs = qml.QNode(function, qml.device("default.qubit", wires=3), diff_method="backprop")
+    expected = by_torch(theirs, batched)
+    ours = qml.QNode(function, HQFQubit(wires=3), diff_method=method)
+    try:
+        if interface == "torch":
+            actual = by_torch(ours, batched)
+        else:
+            arguments = [pnp.array(a, requires_grad=True) for a in (angles(batched), WEIGHTS)]
+            grads = qml.grad(lambda x, w: sum(scalar(r, pnp) for r in ours(x, w)))(*arguments)
+            actual = [map(torch.as_tensor, grads)]
+            expected = [[sum(f[k] for f in expected) for k in (1, 2)]]
+    except ValueError as error:
+        assert method != "best" and "does not hold for" in str(error)  # noqa: PT017
+        return
+    for a, e in zip((t for ts in actual for t in ts), (t for ts in expected for t in ts), strict=True):
+        torch.testing.assert_close(a, e, rtol=0, atol=1e-6 if method == "best" else 1e-4)

@@ -223,6 +223,8 @@ class _Run:
 
 def _real_if_it_is(coefficient: Any) -> Any:
     """PennyLane's products of Pauli words have complex coefficients, whatever their values."""
+    if qml.math.ndim(coefficient):
+        raise ValueError(f"observable: expected one coefficient for each term, got {coefficient}")
     if isinstance(coefficient, Tensor):
         return coefficient if coefficient.is_complex() and coefficient.imag.any() else coefficient.real
     number = complex(qml.math.to_numpy(coefficient))
@@ -472,6 +474,11 @@ def _checked(rule: Any, holds: Callable[[MeasurementProcess], bool]) -> Any:
                     f"diff_method: {rule.tape_transform.__name__} does not hold for {mp}; "
                     'without shots, "best" differentiates every measurement'
                 )
+        if any(map(np.iscomplexobj, map(qml.math.to_numpy, tape.get_parameters()))):
+            raise ValueError(
+                f"diff_method: {rule.tape_transform.__name__} does not hold for complex parameters, "
+                'as those of qml.exp and of matrices; without shots, "best" differentiates in all'
+            )
         return rule(tape, *args, **options)
 
     return checked

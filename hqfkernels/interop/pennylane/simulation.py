@@ -97,8 +97,10 @@ def _overlap(bra: Tensor, ket: Tensor, batched: bool) -> Tensor:
 def _image(op: Any, state: Tensor, batched: bool) -> Tensor:
     """The operator applied to the state, which is not normalised after it."""
     if isinstance(op, SProd):
-        scalar, image = double(op.scalar, state.device), _image(op.base, state, batched)
-        return scalar.reshape(*scalar.shape, *(1,) * (image.dim() - batched)) * image
+        scalar = double(op.scalar, state.device)
+        if scalar.dim():
+            raise ValueError(f"{op}: expected one coefficient, got shape {tuple(scalar.shape)}")
+        return scalar * _image(op.base, state, batched)
     if isinstance(op, Sum):
         images = [_image(term, state, batched) for term in op.operands]
         return torch.stack(images).sum(0)
