@@ -82,7 +82,11 @@ def measure(mp: MeasurementProcess, state: Tensor, batched: bool) -> Tensor:
         ValueError: if a `qml.Hermitian` is not Hermitian.
     """
     if not isinstance(mp, (ExpectationMP, VarianceMP)) or mp.obs is None:
-        return measure_state(mp, state, is_state_batched=batched)
+        if state.requires_grad:
+            return measure_state(mp, state, is_state_batched=batched)
+        # Measurements of one's own may be written for numpy, and return a plain number.
+        value = measure_state(mp, state.cpu().numpy(), is_state_batched=batched)
+        return torch.as_tensor(np.asarray(value), device=state.device)
     image = _image(mp.obs, state, batched)
     mean = _overlap(state, image, batched)
     if isinstance(mp, VarianceMP):
