@@ -252,6 +252,14 @@ def test_what_is_not_hermitian(shots):
     refused(COMPLEX["product of words"], "jax takes real results only", "jax")
 
 
+def test_rounding_makes_no_observable_complex():
+    rounded = MATRIX + np.array([[0, 1e-7], [0, 0]])
+    word = (0.1 + 1e-17j) * qml.Z(0)
+    measured = [lambda: qml.expval(qml.Hermitian(rounded, 0)), lambda: qml.var(word), lambda: qml.expval(word)]
+    values = node(HQFQubit(wires=3), measured)(0.3, WEIGHTS)
+    assert all(np.isrealobj(value) for value in values)
+
+
 def test_shots_of_complex_observables():
     names = ["product of words", "multiple of a word", "complex sum", "multiple of a matrix", "product of gates"]
     function = node(HQFQubit(wires=3, seed=0), [COMPLEX[name] for name in names])

@@ -55,11 +55,12 @@ from hqfkernels.interop.pennylane.simulation import (
     final_state,
     in_double,
     is_hermitian,
+    is_real,
     measure,
 )
 
 Slot = tuple[str, int]
-"""Where a parameter goes: ("input", its index), ("weight", its index) or ("amplitudes", 0)."""
+"""Where a parameter goes: ("input", its index) or ("weight", its index)."""
 Line = tuple[str, tuple[int, ...], tuple[tuple[Slot, float], ...], tuple[complex, ...]]
 """A gate without values: name, qubits, for each angle its slot and factor, matrix."""
 
@@ -222,13 +223,12 @@ class _Run:
 
 
 def _real_if_it_is(coefficient: Any) -> Any:
-    """PennyLane's products of Pauli words have complex coefficients, whatever their values."""
     if qml.math.ndim(coefficient):
         raise ValueError(f"observable: expected one coefficient for each term, got {coefficient}")
     if isinstance(coefficient, Tensor):
-        return coefficient if coefficient.is_complex() and coefficient.imag.any() else coefficient.real
+        return coefficient.real if is_real(coefficient) else coefficient
     number = complex(qml.math.to_numpy(coefficient))
-    return number if number.imag else number.real
+    return number.real if is_real(number) else number
 
 
 def is_native(mp: MeasurementProcess) -> bool:
@@ -257,13 +257,13 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
     """PennyLane device on hqfkernels' engines: ``qml.device("hqf.qubit", wires=n)``.
 
     A tape with parameter broadcasting is one call for the whole batch, forward and backward. Values are computed in
-    float64. Expectation values of sums of Pauli words and probabilities are the engines' own; all other measurements,
-    and finite shots, are PennyLane's, taken from the engines' state.
+    float64. Expectation values of sums of Pauli words and probabilities are the engines' own, with adjoint derivatives.
+    All other measurements are taken from the engines' state; their derivatives, and operations that are neither gates
+    nor made of them, come from PennyLane's simulation in torch. Finite shots are PennyLane's, from the engines' state.
 
-    Derivatives of expectation values and probabilities are the engines' adjoint ones (``diff_method`` "best",
-    "adjoint" or "device"), as vector-Jacobian products that take broadcasting; a
-    tape with anything else falls back to PennyLane's parameter shift with "best". Second derivatives
-    (``max_diff=2``) come from the plain-torch reference with the torch interface, else from parameter shift.
+    Derivatives (``diff_method`` "best" or "device"; "adjoint" where they are the engines') are torch's with the torch
+    interface, else vector-Jacobian products that take broadcasting. Second derivatives (``max_diff=2``) are torch's
+    with the torch interface, else by parameter shift. PennyLane's gradient transforms are refused where they are wrong.
 
     Args:
         wires: number of wires, or their labels; None takes what each tape has.
