@@ -151,7 +151,7 @@ def test_gradients_of_other_interfaces(interface, batched):
 def test_gradients_of_jax_without_jit():
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
-    measured = [REAL["var sum"], REAL["purity"], COMPLEX["state"]]
+    measured = [REAL["purity"], COMPLEX["state"]]
     function = node(HQFQubit(wires=3), measured)
     found = by_torch(function, True)
     grad = jax.grad(lambda x: sum(scalar(r, jax.numpy) for r in function(x, WEIGHTS)))(angles(True))
@@ -343,7 +343,7 @@ GATES = [
 METHODS = ["best", "best", "best", "parameter-shift", "finite-diff"]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(20))
 def test_random_circuits(seed):
     """A circuit, measurements, an interface and a method, all drawn."""
     rng = np.random.default_rng(seed)

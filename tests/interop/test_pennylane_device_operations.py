@@ -244,20 +244,28 @@ def angle(rng, batched):
     return lambda: rng.normal(size=BATCH) if batched else rng.normal()
 
 
-SLOW = ("SpecialUnitary of two", "PCPhase of three", "ctrl", "OrbitalRotation", "DoubleExcitation")
-NARROW = {name: build for name, build in SMALL.items() if name not in SLOW}
-"""Without what PennyLane takes apart into hundreds of gates, once controlled."""
-TWICE = ("RX", "RY", "RZ", "PhaseShift", "U1", "GlobalPhase", "Rot", "MultiRZ", "IsingXY", "FermionicSWAP", "PCPhase")
-TWICE += ("DoubleExcitationPlus", "SpecialUnitary", "exp", "exp of a word", "evolve", "prod", "PauliRot")
+UNDER_CONTROL = (
+    "RX",
+    "RY",
+    "RZ",
+    "PhaseShift",
+    "U1",
+    "GlobalPhase",
+    "Rot",
+    "MultiRZ",
+    "IsingXY",
+    "FermionicSWAP",
+    "PCPhase",
+)
+UNDER_CONTROL += ("DoubleExcitationPlus", "SpecialUnitary", "exp", "exp of a word", "evolve", "prod", "PauliRot")
+"""Not what PennyLane takes apart into hundreds of gates."""
+CONTROLLED = {name: SMALL[name] for name in UNDER_CONTROL}
 DRESSINGS = {
     "plain": (SMALL | LARGE, lambda op: op),
     "batch": (SMALL | LARGE, lambda op: op),
-    "controlled": (NARROW, lambda op: qml.ctrl(op, "a", control_values=[0])),
-    "batch, controlled": (NARROW, lambda op: qml.ctrl(op, "a")),
-    "batch, controlled twice": (
-        {name: SMALL[name] for name in TWICE},
-        lambda op: qml.ctrl(op, ["a", "b"], control_values=[1, 0]),
-    ),
+    "controlled": (CONTROLLED, lambda op: qml.ctrl(op, "a", control_values=[0])),
+    "batch, controlled": (CONTROLLED, lambda op: qml.ctrl(op, "a")),
+    "batch, controlled twice": (CONTROLLED, lambda op: qml.ctrl(op, ["a", "b"], control_values=[1, 0])),
     "inverse": (SMALL, qml.adjoint),
     "batch, inverse": (SMALL, qml.adjoint),
     "batch, power": (SMALL, lambda op: qml.pow(op, -2)),
