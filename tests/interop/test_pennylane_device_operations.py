@@ -245,19 +245,9 @@ def angle(rng, batched):
 
 
 UNDER_CONTROL = (
-    "RX",
-    "RY",
-    "RZ",
-    "PhaseShift",
-    "U1",
-    "GlobalPhase",
-    "Rot",
-    "MultiRZ",
-    "IsingXY",
-    "FermionicSWAP",
-    "PCPhase",
+    *("RX", "RY", "RZ", "PhaseShift", "U1", "GlobalPhase", "Rot", "MultiRZ", "IsingXY", "FermionicSWAP", "PCPhase"),
+    *("DoubleExcitationPlus", "SpecialUnitary", "exp", "exp of a word", "evolve", "prod", "PauliRot"),
 )
-UNDER_CONTROL += ("DoubleExcitationPlus", "SpecialUnitary", "exp", "exp of a word", "evolve", "prod", "PauliRot")
 """Not what PennyLane takes apart into hundreds of gates."""
 CONTROLLED = {name: SMALL[name] for name in UNDER_CONTROL}
 DRESSINGS = {
