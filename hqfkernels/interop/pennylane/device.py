@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,18 @@ from pennylane.devices.preprocess import (
 from pennylane.devices.qubit import measure_final_state
 from pennylane.exceptions import DeviceError
 from pennylane.math import Interface
-from pennylane.measurements import ClassicalShadowMP, ExpectationMP, MeasurementProcess, ProbabilityMP, ShadowExpvalMP
+from pennylane.measurements import (
+    ClassicalShadowMP,
+    CountsMP,
+    ExpectationMP,
+    MeasurementProcess,
+    ProbabilityMP,
+    SampleMP,
+    ShadowExpvalMP,
+    StateMP,
+    VarianceMP,
+)
+from pennylane.ops import Prod
 from pennylane.tape import QuantumScript
 from pennylane.transforms.core import CompilePipeline
 from torch import Tensor
@@ -31,13 +42,25 @@ from hqfkernels.functional import expval, probs, statevector
 from hqfkernels.interop.pennylane.operations import (
     amplitude_positions,
     gates_of,
+    is_gate,
+    is_preparation,
+    is_real_preparation,
     marginal,
     pauli_strings,
     to_gates,
 )
+from hqfkernels.interop.pennylane.simulation import (
+    check_observables,
+    double,
+    final_state,
+    in_double,
+    is_hermitian,
+    is_real,
+    measure,
+)
 
 Slot = tuple[str, int]
-"""Where a parameter goes: ("input", its index), ("weight", its index) or ("amplitudes", 0)."""
+"""Where a parameter goes: ("input", its index) or ("weight", its index)."""
 Line = tuple[str, tuple[int, ...], tuple[tuple[Slot, float], ...], tuple[complex, ...]]
 """A gate without values: name, qubits, for each angle its slot and factor, matrix."""
 
@@ -72,52 +95,56 @@ def _stack(values: list[Any], device: torch.device) -> Tensor:
 
 @dataclass
 class _Run:
-    """A tape of gates on wires 0, 1, ...: its circuit without values, and the values.
+    """A tape on wires 0, 1, ...: its circuit without values, and the values.
 
     Attributes:
         tape: the tape, wires numbered.
-        inputs: (B, n_inputs) with parameter broadcasting, else (n_inputs,); float64. Amplitudes come first.
+        amplitudes: (2**k,) or (B, 2**k): the state that it begins with on k wires, if it prepares one.
+        angles: (B, n_angles): what differs between samples.
         weights: (n_weights,): what all samples share.
-        slots: (operation's index, parameter's index) -> `Slot`.
     """
 
     tape: QuantumScript
     n_qubits: int = field(init=False)
-    lines: tuple[Line, ...] = field(init=False)
+    is_circuit: bool = field(init=False)
+    lines: tuple[Line, ...] = field(init=False, default=())
     amplitudes: Tensor | None = field(init=False, default=None)
     angles: Tensor | None = field(init=False, default=None)
     weights: Tensor = field(init=False)
-    slots: dict[tuple[int, int], Slot] = field(init=False, default_factory=dict)
+    device: torch.device = field(init=False)
 
     def __post_init__(self) -> None:
         self.n_qubits = max(1, self.tape.num_wires)
         operations = self.tape.operations
-        prepared = bool(operations) and isinstance(operations[0], qml.StatePrep)
-        if prepared:
-            self.slots[0, 0] = ("amplitudes", 0)
+        prepared = bool(operations) and is_preparation(operations[0])
+        gates = operations[int(prepared) :]
+        values = self.tape.get_parameters(trainable_only=False)
+        self.device = next((v.device for v in values if isinstance(v, Tensor)), torch.device("cpu"))
+        self.is_circuit = all(map(is_gate, gates)) and (not prepared or is_real_preparation(operations[0]))
+        if not self.is_circuit:
+            return
+        slots: dict[tuple[int, int], Slot] = {}
         varied: list[Any] = []
         shared: list[Any] = []
         lines: list[Line] = []
-        for i, op in enumerate(operations[int(prepared) :], int(prepared)):
+        for i, op in enumerate(gates):
             for name, qubits, factors, matrix in gates_of(op):
                 for p, _ in factors:
-                    if (i, p) not in self.slots:
+                    if (i, p) not in slots:
                         value = op.data[p]
-                        kind, values = ("input", varied) if np.ndim(value) else ("weight", shared)
-                        self.slots[i, p] = (kind, len(values))
-                        values.append(value)
-                lines.append((name, qubits, tuple((self.slots[i, p], c) for p, c in factors), matrix))
+                        kind, column = ("input", varied) if np.ndim(value) else ("weight", shared)
+                        slots[i, p] = (kind, len(column))
+                        column.append(value)
+                lines.append((name, qubits, tuple((slots[i, p], c) for p, c in factors), matrix))
         self.lines = tuple(lines)
-        given = [*varied, *shared, *(operations[0].data if prepared else ())]
-        device = next((v.device for v in given if isinstance(v, Tensor)), torch.device("cpu"))
         if prepared:
-            self.amplitudes = _tensor(qml.math.real(operations[0].data[0]), device)
-        self.angles = _stack(varied, device) if varied else None
-        self.weights = _stack(shared, device)
+            self.amplitudes = _tensor(qml.math.real(operations[0].data[0]), self.device)
+        self.angles = _stack(varied, self.device) if varied else None
+        self.weights = _stack(shared, self.device)
 
     @property
     def inputs(self) -> Tensor:
-        """(B, n_inputs) or, without broadcasting, (n_inputs,)."""
+        """(B, n_inputs) or, without broadcasting, (n_inputs,); float64. Amplitudes come first."""
         parts = []
         if self.amplitudes is not None:
             full = self.amplitudes.new_zeros(*self.amplitudes.shape[:-1], 2**self.n_qubits)
@@ -129,20 +156,49 @@ class _Run:
             parts.append(self.angles)
         return torch.cat(parts, -1) if parts else self.weights.new_empty(0)
 
+    @property
+    def norm(self) -> Tensor:
+        """Of the amplitudes, (B,) or (): the engines divide by it, PennyLane does not."""
+        return (
+            self.weights.new_ones(()) if self.amplitudes is None else torch.linalg.vector_norm(self.amplitudes, dim=-1)
+        )
+
     def circuit(self, strings: tuple[str, ...] = ()) -> Circuit:
         """The circuit, measuring ``strings``."""
         return _circuit(self.n_qubits, self.amplitudes is not None, self.lines, strings)
 
-    def state(self) -> np.ndarray[Any, Any]:
-        """The final state, (2, ..., 2) or (B, 2, ..., 2), complex128."""
-        state = statevector(self.circuit(), self.inputs, self.weights).cpu().numpy()
+    def state(self) -> Tensor:
+        """The final state, (2, ..., 2) or (B, 2, ..., 2), complex128.
+
+        The engines have no derivatives of it: where torch asks for them, PennyLane simulates.
+        """
+        given = self.tape.get_parameters(trainable_only=False, operations_only=True)
+        differentiated = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
+        if differentiated or not self.is_circuit:
+            return final_state(self.tape, self.device)
+        state = statevector(self.circuit(), self.inputs, self.weights) * self.norm[..., None]
         n = self.tape.num_wires  # none, if all there is are global phases
         return state[..., : 2**n].reshape(*state.shape[:-1], *(2,) * n)
 
     def results(self, backend: str = "auto") -> list[Tensor]:
-        """Expectation values and probabilities, one tensor for each measurement, differentiable."""
-        inputs, weights = self.inputs, self.weights
+        """One tensor for each measurement, differentiable."""
         measured = self.tape.measurements
+        native = [self.is_circuit and is_native(mp) for mp in measured]
+        own = iter(self._native([mp for mp, ours in zip(measured, native, strict=True) if ours], backend))
+        others = [mp for mp, ours in zip(measured, native, strict=True) if not ours]
+        rest: Iterator[Tensor] = iter(())
+        if others:
+            state = self.state()
+            batched = state.dim() > self.tape.num_wires
+            others = in_double(QuantumScript([], others)).measurements
+            rest = iter([measure(mp, state, batched) for mp in others])
+        return [next(own if ours else rest) for ours in native]
+
+    def _native(self, measured: list[MeasurementProcess], backend: str) -> list[Tensor]:
+        """Expectation values and probabilities as the engines compute them."""
+        if not measured:
+            return []
+        inputs, weights = self.inputs, self.weights
         sums = [pauli_strings(mp.obs, self.n_qubits) if isinstance(mp, ExpectationMP) else None for mp in measured]
         strings = tuple(dict.fromkeys(s for terms in sums if terms for s in terms))
         values: dict[str, Tensor] = {}
@@ -152,27 +208,30 @@ class _Run:
         every = None
         if any(terms is None for terms in sums):
             every = probs(self.circuit(), inputs, weights, backend=backend)
-        batch = inputs.shape[:-1]
+        batch, scale = inputs.shape[:-1], self.norm**2
         results = []
         for mp, terms in zip(measured, sums, strict=True):
             if terms is None:
                 assert every is not None
-                results.append(marginal(every, tuple(int(w) for w in mp.wires), self.n_qubits))
+                results.append(scale[..., None] * marginal(every, tuple(int(w) for w in mp.wires), self.n_qubits))
             else:
                 total = inputs.new_zeros(batch)
                 for string, coefficient in terms.items():
-                    total = total + _real(coefficient) * values[string]
-                results.append(total)
+                    total = total + _real_if_it_is(coefficient) * values[string]
+                results.append(scale * total)
         return results
 
 
-def _real(coefficient: Any) -> Any:
+def _real_if_it_is(coefficient: Any) -> Any:
+    if qml.math.ndim(coefficient):
+        raise ValueError(f"observable: expected one coefficient for each term, got {coefficient}")
     if isinstance(coefficient, Tensor):
-        return coefficient.real
-    return float(np.real(coefficient))
+        return coefficient.real if is_real(coefficient) else coefficient
+    number = complex(qml.math.to_numpy(coefficient))
+    return number.real if is_real(number) else number
 
 
-def _is_differentiable(mp: MeasurementProcess) -> bool:
+def is_native(mp: MeasurementProcess) -> bool:
     """Whether the engines compute the measurement themselves, and so its derivatives."""
     if isinstance(mp, ExpectationMP):
         return mp.obs is not None and mp.obs.pauli_rep is not None
@@ -198,13 +257,13 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
     """PennyLane device on hqfkernels' engines: ``qml.device("hqf.qubit", wires=n)``.
 
     A tape with parameter broadcasting is one call for the whole batch, forward and backward. Values are computed in
-    float64. Expectation values of sums of Pauli words and probabilities are the engines' own; all other measurements,
-    and finite shots, are PennyLane's, taken from the engines' state.
+    float64. Expectation values of sums of Pauli words and probabilities are the engines' own, with adjoint derivatives.
+    All other measurements are taken from the engines' state; their derivatives, and operations that are neither gates
+    nor made of them, come from PennyLane's simulation in torch. Finite shots are PennyLane's, from the engines' state.
 
-    Derivatives of expectation values and probabilities are the engines' adjoint ones (``diff_method`` "best",
-    "adjoint" or "device"), as vector-Jacobian products that take broadcasting; a
-    tape with anything else falls back to PennyLane's parameter shift with "best". Second derivatives
-    (``max_diff=2``) come from the plain-torch reference with the torch interface, else from parameter shift.
+    Derivatives (``diff_method`` "best" or "device"; "adjoint" where they are the engines') are torch's with the torch
+    interface, else vector-Jacobian products that take broadcasting. Second derivatives (``max_diff=2``) are torch's
+    with the torch interface, else by parameter shift. PennyLane's gradient transforms are refused where they are wrong.
 
     Args:
         wires: number of wires, or their labels; None takes what each tape has.
@@ -224,22 +283,17 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
     def supports_derivatives(
         self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
     ) -> bool:
-        """Whether the engines have the derivatives that the configuration asks for, of ``circuit`` if given."""
+        """Whether the device has the derivatives that the configuration asks for, of ``circuit`` if given."""
         if execution_config is None:
             return True
         method, order = execution_config.gradient_method, execution_config.derivative_order
-        torch_calls = execution_config.interface == Interface.TORCH
         if method not in ("best", "adjoint", "device"):
             return False
-        if order > 1 and not torch_calls:
+        if order > 1 and execution_config.interface != Interface.TORCH:
             return False
         if circuit is None:
             return True
-        # Torch differentiates the coefficients of observables as well; the device's own products do not.
-        fixed = torch_calls or not any(
-            qml.math.requires_grad(d) for mp in circuit.measurements if mp.obs is not None for d in mp.obs.data
-        )
-        return not circuit.shots and fixed and all(map(_is_differentiable, circuit.measurements))
+        return not circuit.shots and (method != "adjoint" or all(map(is_native, circuit.measurements)))
 
     def supports_vjp(
         self, execution_config: ExecutionConfig | None = None, circuit: QuantumScript | None = None
@@ -263,10 +317,12 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
             if config.interface == Interface.TORCH:
                 updated |= {"gradient_method": "backprop", "use_device_jacobian_product": False}
             elif config.interface != Interface.AUTO:
-                updated |= {"gradient_method": "adjoint", "use_device_jacobian_product": True}
+                updated |= {"gradient_method": "device", "use_device_jacobian_product": True}
                 # Under jax.jit PennyLane asks for whole Jacobians, which have no batch, of devices that want numpy.
                 updated["convert_to_numpy"] = config.interface != Interface.JAX_JIT
             updated |= {"use_device_gradient": True, "grad_on_execution": False}
+        elif config.gradient_method in CHECKED:
+            updated["gradient_method"] = CHECKED[config.gradient_method]
         return replace(config, **updated)
 
     def preprocess_transforms(self, execution_config: ExecutionConfig | None = None) -> CompilePipeline:
@@ -282,8 +338,9 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
             sample_measurements=accepted_sample_measurement,
             name=self.name,
         )
+        pipeline.add_transform(check_observables, real=config.interface in (Interface.JAX, Interface.JAX_JIT))
         pipeline.add_transform(_expand_shadows)
-        if config.gradient_method in ("adjoint", "backprop"):
+        if config.gradient_method in ("device", "backprop"):
             pipeline.add_transform(no_sampling, name=f"{config.gradient_method} + {self.name}")
         return pipeline
 
@@ -297,9 +354,11 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
 
     def _execute(self, tape: QuantumScript) -> Any:
         run = _Run(tape.map_to_standard_wires())
-        if tape.shots or not all(map(_is_differentiable, tape.measurements)):
-            return measure_final_state(run.tape, run.state(), tape.batch_size is not None, rng=self._rng)
         with torch.no_grad():
+            if tape.shots:
+                state = run.state()
+                batched = state.dim() > run.tape.num_wires
+                return measure_final_state(run.tape, state.cpu().numpy(), batched, rng=self._rng)
             return _output([value.cpu().numpy() for value in run.results()])
 
     def compute_derivatives(self, circuits: Any, execution_config: ExecutionConfig | None = None) -> Any:
@@ -312,11 +371,11 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
                 f"{self.name} has no Jacobians of tapes with parameter broadcasting: "
                 "ask for compute_vjp, or apply qml.transforms.broadcast_expand first"
             )
-        run, leaves, values = _differentiable_run(tape)
+        leaves, values = _differentiable_results(tape)
         jacobians = []
         for value in values:
             cotangents = torch.eye(value.numel(), dtype=value.dtype, device=value.device).reshape(-1, *value.shape)
-            rows = [_gradients(run, leaves, [value], [one]) for one in cotangents]
+            rows = [_gradients(leaves, [value], [one]) for one in cotangents]
             columns = [
                 np.stack(entries).reshape((*value.shape, *entries[0].shape)) for entries in zip(*rows, strict=True)
             ]
@@ -332,52 +391,106 @@ class HQFQubit(Device):  # type: ignore[misc]  # PennyLane has no types
         return tuple(self._vjp(tape, cotangent) for tape, cotangent in zip(circuits, cotangents, strict=True))
 
     def _vjp(self, tape: QuantumScript, cotangent: Any) -> tuple[Any, ...]:
-        run, leaves, values = _differentiable_run(tape)
+        leaves, values = _differentiable_results(tape)
         given = (cotangent,) if len(values) == 1 and not isinstance(cotangent, (tuple, list)) else cotangent
-        slopes = [torch.from_numpy(np.array(c, dtype=np.float64)) for c in given]
+        # Autograd and jax pass the conjugate of what torch does.
+        slopes = [double(np.asarray(c), v.device).conj() for c, v in zip(given, values, strict=True)]
         stacks = {len(s) for s, v in zip(slopes, values, strict=True) if s.dim() > v.dim()}
         if not stacks:
-            return _gradients(run, leaves, values, slopes)
+            return _gradients(leaves, values, slopes)
         (size,) = stacks
         full = [s.expand(size, *v.shape) for s, v in zip(slopes, values, strict=True)]
-        stacked = [_gradients(run, leaves, values, list(one)) for one in zip(*full, strict=True)]
+        stacked = [_gradients(leaves, values, list(one)) for one in zip(*full, strict=True)]
         return tuple(map(np.stack, zip(*stacked, strict=True)))
 
 
-def _differentiable_run(tape: QuantumScript) -> tuple[_Run, dict[str, Tensor], list[Tensor]]:
-    """The run, its values as leaves of a graph, and the results."""
-    run = _Run(tape.map_to_standard_wires())
-    leaves = {"weight": run.weights.requires_grad_()}
-    if run.angles is not None:
-        leaves["input"] = run.angles.requires_grad_()
-    if run.amplitudes is not None:
-        leaves["amplitudes"] = run.amplitudes.requires_grad_()
-    return run, leaves, run.results()
+def _differentiable_results(tape: QuantumScript) -> tuple[list[Tensor], list[Tensor]]:
+    """The trainable parameters as leaves of a graph, and the results."""
+    device = torch.device("cpu")
+    leaves = [double(p, device).clone().requires_grad_() for p in tape.get_parameters()]
+    return leaves, _Run(tape.bind_new_parameters(leaves, tape.trainable_params).map_to_standard_wires()).results()
 
 
-def _gradients(
-    run: _Run, leaves: dict[str, Tensor], values: list[Tensor], slopes: list[Tensor]
-) -> tuple[np.ndarray[Any, Any], ...]:
-    """The vector-Jacobian products for each trainable parameter of the tape."""
+def _gradients(leaves: list[Tensor], values: list[Tensor], slopes: list[Tensor]) -> tuple[np.ndarray[Any, Any], ...]:
+    """The vector-Jacobian products for each leaf."""
     pairs = [(v, s) for v, s in zip(values, slopes, strict=True) if v.requires_grad]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)
-    if pairs:
+    if pairs and leaves:
         found = torch.autograd.grad(
-            [v for v, _ in pairs], list(leaves.values()), [s for _, s in pairs], retain_graph=True, allow_unused=True
+            [v for v, _ in pairs],
+            leaves,
+            [s if v.is_complex() else s.real for v, s in pairs],
+            retain_graph=True,
+            allow_unused=True,
         )
-    grads = {
-        kind: (torch.zeros_like(leaf) if grad is None else grad).numpy()
-        for (kind, leaf), grad in zip(leaves.items(), found, strict=True)
-    }
-    results = []
-    for k in run.tape.trainable_params:
-        info = run.tape.par_info[k]
-        if info["op_idx"] >= len(run.tape.operations):
-            raise NotImplementedError("hqf.qubit has no derivatives in the coefficients of observables")
-        slot = run.slots.get((info["op_idx"], info["p_idx"]))
-        if slot is None:
-            results.append(np.zeros(np.shape(info["op"].data[info["p_idx"]])))
-        else:
-            kind, index = slot
-            results.append(grads[kind] if kind == "amplitudes" else grads[kind][..., index])
-    return tuple(results)
+    return tuple(
+        (torch.zeros_like(leaf) if grad is None else grad.conj().resolve_conj()).numpy()
+        for leaf, grad in zip(leaves, found, strict=True)
+    )
+
+
+def _is_real(mp: MeasurementProcess) -> bool:
+    """PennyLane's gradient transforms add up real numbers."""
+    if isinstance(mp, StateMP):
+        return False
+    return not isinstance(mp, ExpectationMP) or mp.obs is None or is_hermitian(mp.obs)
+
+
+def _is_shifted(mp: MeasurementProcess) -> bool:
+    """Whether parameter shift holds: for what is linear in the density matrix, and for variances as PennyLane knows.
+
+    It takes the square of an observable for a constant, except of a few by name and of their products.
+    """
+    if isinstance(mp, VarianceMP):
+        parts = mp.obs.operands if isinstance(mp.obs, Prod) else (mp.obs,)
+        if mp.obs is None or len(mp.obs.wires) != sum(len(part.wires) for part in parts):
+            return False
+        known = ("Hadamard", "Hermitian", "SparseHamiltonian", "Projector")
+        return all(part.name in known or (part.pauli_rep is not None and len(part.pauli_rep) == 1) for part in parts)
+    linear = (ExpectationMP, ProbabilityMP, SampleMP, CountsMP, ShadowExpvalMP, ClassicalShadowMP)
+    return isinstance(mp, linear) and _is_real(mp)
+
+
+def _is_tested(mp: MeasurementProcess) -> bool:
+    """Whether the Hadamard test holds: PennyLane adds a wire, which must not turn up among the measured ones."""
+    if isinstance(mp, ProbabilityMP):
+        return mp.obs is None and mp.mv is None and bool(mp.wires)
+    return _is_shifted(mp)
+
+
+def _checked(rule: Any, holds: Callable[[MeasurementProcess], bool]) -> Any:
+    """PennyLane's gradient transform, which refuses measurements that it has no right derivatives of."""
+
+    @partial(
+        qml.transform,
+        expand_transform=rule.expand_transform,
+        classical_cotransform=rule.classical_cotransform,
+        final_transform=True,
+    )
+    def checked(tape: QuantumScript, *args: Any, **options: Any) -> Any:
+        for mp in tape.measurements:
+            if tape.trainable_params and not holds(mp):
+                raise ValueError(
+                    f"diff_method: {rule.tape_transform.__name__} does not hold for {mp}; "
+                    'without shots, "best" differentiates every measurement'
+                )
+        if any(map(np.iscomplexobj, map(qml.math.to_numpy, tape.get_parameters()))):
+            raise ValueError(
+                f"diff_method: {rule.tape_transform.__name__} does not hold for complex parameters, "
+                'as those of qml.exp and of matrices; without shots, "best" differentiates in all'
+            )
+        return rule(tape, *args, **options)
+
+    return checked
+
+
+CHECKED = {
+    rule: _checked(rule, holds)
+    for rule, holds in (
+        (qml.gradients.param_shift, _is_shifted),
+        (qml.gradients.hadamard_grad, _is_tested),
+        (qml.gradients.finite_diff, _is_real),
+        (qml.gradients.spsa_grad, _is_real),
+    )
+}
+"""PennyLane's gradient transform -> the one that takes its place."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pennylane as qml
 from pennylane.devices.preprocess import decompose
-from pennylane.ops import Controlled
+from pennylane.operation import DecompositionUndefinedError
+from pennylane.ops import Controlled, Exp, Pow
 from pennylane.tape import QuantumScript
 from torch import Tensor
 
@@ -46,8 +47,12 @@ TARGET_GATES = {*GATE_NAMES, "Identity", "GlobalPhase", "QubitUnitary"}
 """What PennyLane's decompositions should end in."""
 
 
+def _is_trained(op: Any) -> bool:
+    return any(map(qml.math.requires_grad, op.data))
+
+
 def _is_constant(op: Any) -> bool:
-    return op.batch_size is None and not any(qml.math.requires_grad(d) for d in op.data)
+    return op.batch_size is None and not _is_trained(op)
 
 
 def _is_small_matrix(op: Any) -> bool:
@@ -55,8 +60,9 @@ def _is_small_matrix(op: Any) -> bool:
 
     Operations with angles are taken apart instead where PennyLane can, so that a new angle is not a new circuit.
     """
-    simplest = op.num_params == 0 or op.name == "QubitUnitary" or not op.has_decomposition
-    return simplest and op.has_matrix and 1 <= len(op.wires) <= 2 and _is_constant(op)
+    if not 1 <= len(op.wires) <= 2 or not _is_constant(op):
+        return False
+    return bool(op.has_matrix) and (op.num_params == 0 or op.name == "QubitUnitary" or not op.has_decomposition)
 
 
 def is_gate(op: Any) -> bool:
@@ -81,7 +87,13 @@ def gates_of(op: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[tuple[int, f
         yield "unitary", qubits, (), tuple(matrix.ravel().tolist())
 
 
-def _is_real_preparation(op: Any) -> bool:
+def is_preparation(op: Any) -> bool:
+    """Whether the operation sets the state, other than by gates."""
+    return isinstance(op, qml.operation.StatePrepBase) and not isinstance(op, qml.BasisState)
+
+
+def is_real_preparation(op: Any) -> bool:
+    """Whether the operation prepares a state with real amplitudes, which is how a circuit may begin."""
     if not isinstance(op, qml.StatePrep) or qml.math.is_abstract(op.data[0]) or "sparse" in type(op.data[0]).__module__:
         return False
     return not np.any(np.imag(qml.math.to_numpy(op.data[0])))
@@ -89,48 +101,118 @@ def _is_real_preparation(op: Any) -> bool:
 
 @qml.transform
 def to_gates(tape: QuantumScript, name: str) -> tuple[Sequence[QuantumScript], Any]:
-    """Takes a tape apart until only gates are left, after at most one preparation of a state with real amplitudes.
+    """Takes a tape apart until only gates are left, and matrices that are none; see `_stays`.
+
+    A preparation of a state at the beginning stays as it is.
 
     Args:
         tape: the tape.
         name: who asks, for error messages.
 
     Raises:
-        DeviceError: for an operation that is no gate and that PennyLane cannot take apart, with its name.
+        DeviceError: for an operation that is neither, with its name.
     """
-    real = bool(tape.operations) and _is_real_preparation(tape.operations[0])
-    prepared = bool(tape.operations) and isinstance(tape.operations[0], qml.operation.StatePrepBase)
-    if prepared and not real and tape.operations[0].batch_size is not None:
-        parts, join = qml.transforms.broadcast_expand(tape)  # PennyLane prepares complex states one by one
-        apart = [take_apart(part, name, False) for part in parts]
-        return apart, join
-    return [take_apart(tape, name, real)], lambda results: results[0]
+    prepared = bool(tape.operations) and is_preparation(tape.operations[0])
+    return [take_apart(tape, name, prepared, _stays, _parts_or_matrix)], lambda results: results[0]
 
 
-def take_apart(tape: QuantumScript, name: str, keep_preparation: bool) -> QuantumScript:
-    """As `to_gates`, with what becomes of a state preparation at the beginning decided by the caller."""
-    (result,), _ = decompose(
-        tape,
-        is_gate,
-        skip_initial_state_prep=keep_preparation,
-        decomposer=_parts,
-        num_work_wires=0,
-        target_gates=TARGET_GATES,
-        name=name,
-    )
-    return result
+def _stays(op: Any) -> bool:
+    """Gates, and matrices that PennyLane cannot take apart for a batch, or not with derivatives."""
+    whole = op.name == "QubitUnitary" and (_is_trained(op) or (op.batch_size is not None and len(op.wires) > 1))
+    return whole or is_gate(op)
 
 
 def _parts(op: Any) -> list[Any]:
     """PennyLane's decomposition of an operation, by way of its matrix where there is no other."""
     if isinstance(op, Controlled) and op.base.name in ("RX", "RY", "RZ") and len(op.control_wires) > 1:
         # PennyLane's own takes one angle at a time. Flips of the axis that are controlled turn the second half back.
-        half = type(op.base)(op.data[0] / 2, wires=op.base.wires)
-        flip = qml.ctrl((qml.Z if op.base.name == "RX" else qml.X)(op.base.wires), op.control_wires, op.control_values)
-        return [half, flip, type(op.base)(-op.data[0] / 2, wires=op.base.wires), flip]
-    if not op.has_decomposition and op.has_matrix and _is_constant(op):
+        first, second = (type(op.base)(half, wires=op.base.wires) for half in (op.data[0] / 2, -op.data[0] / 2))
+        axis = qml.Z if op.base.name == "RX" else qml.X
+        flip = qml.ctrl(axis(op.base.wires), op.control_wires, op.control_values)
+        return [first, flip, second, flip]
+    # A root is one of several; PennyLane's simulator takes that of the matrix, except where it differentiates.
+    root = isinstance(op, Pow) and op.z % 1 != 0 and not _is_trained(op)
+    if root and op.batch_size is not None:
+        raise DecompositionUndefinedError(f"{op.name} is not taken apart for a batch")
+    if op.name == "QubitUnitary":
+        _check_unitary(op)
+    elif (root or not op.has_decomposition) and op.has_matrix and _is_constant(op):
         return [qml.QubitUnitary(op.matrix(), wires=op.wires)]
-    return op.decomposition()
+    parts = op.decomposition()
+    return [parts] if isinstance(parts, qml.operation.Operator) else parts  # a power of qml.exp is no list
+
+
+def _check_unitary(op: Any) -> None:
+    if _is_constant(op):
+        matrix = qml.math.to_numpy(op.matrix())
+        if not np.allclose(matrix @ np.conj(matrix.T), np.eye(len(matrix)), rtol=0, atol=1e-8):
+            raise ValueError(f"QubitUnitary on wires {op.wires.tolist()}: expected a unitary matrix, got another")
+
+
+def _parts_or_matrix(op: Any) -> list[Any]:
+    """As `_parts`, and the matrix where they fail. It is computed here, where its parameters are the caller's own."""
+    if op.name == "QubitUnitary":
+        return _parts(op)
+    if op.has_matrix and _is_trained(op) and any(qml.math.ndim(d) > 1 for d in op.data):
+        return [_by_matrix(op)]  # decompositions of matrices have no derivatives
+    try:
+        return _parts(op)
+    except Exception:  # PennyLane's decompositions have many ways to fail, for batches above all
+        if not op.has_matrix:
+            raise
+        return [_by_matrix(op)]
+
+
+def _by_matrix(op: Any) -> Any:
+    """The operation as a matrix, differentiable in its parameters by their own interface."""
+    if isinstance(op, Controlled) and isinstance(op.base, Exp):
+        op = Controlled(_by_matrix(op.base), op.control_wires, op.control_values)
+    matrix = _exponential(op) if isinstance(op, Exp) else op.matrix()
+    return qml.QubitUnitary(matrix, wires=op.wires)
+
+
+def _exponential(op: Any) -> Any:
+    """The matrix of a `qml.exp`, by eigenvectors: PennyLane's own has wrong derivatives in autograd."""
+    base = op.base.matrix()
+    if _is_trained(op.base) or not np.allclose(base, np.conj(base.T), rtol=0, atol=1e-8):
+        if any(qml.math.get_interface(d) == "autograd" and qml.math.requires_grad(d) for d in op.data):
+            raise NotImplementedError(
+                f"{op.name} on wires {op.wires.tolist()}: autograd differentiates its first parameter only, "
+                "and only of a Hermitian operator; the torch and jax interfaces differentiate all"
+            )
+        return op.matrix()
+    values, vectors = np.linalg.eigh(base)
+    phases = qml.math.exp(qml.math.tensordot(op.scalar, values, axes=0))
+    spread = qml.math.expand_dims(phases, -2) * qml.math.cast_like(qml.math.convert_like(vectors, phases), phases)
+    return qml.math.matmul(spread, qml.math.cast_like(qml.math.convert_like(np.conj(vectors.T), phases), phases))
+
+
+def take_apart(
+    tape: QuantumScript,
+    name: str,
+    keep_preparation: bool,
+    stays: Callable[[Any], bool] = is_gate,
+    parts: Callable[[Any], list[Any]] = _parts,
+) -> QuantumScript:
+    """The tape of the parts of its operations that ``stays`` is true of; errors as in `to_gates`.
+
+    Args:
+        tape: the tape.
+        name: who asks, for error messages.
+        keep_preparation: whether a preparation of a state at the beginning stays as it is.
+        stays: what is not taken apart.
+        parts: takes an operation apart.
+    """
+    (result,), _ = decompose(
+        tape,
+        stays,
+        skip_initial_state_prep=keep_preparation,
+        decomposer=parts,
+        num_work_wires=0,
+        target_gates=TARGET_GATES,
+        name=name,
+    )
+    return result
 
 
 def amplitude_positions(wires: Sequence[int], n_qubits: int) -> list[int]:
