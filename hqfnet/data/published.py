@@ -21,7 +21,7 @@ from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.crops import CropDataset, Decoded
 from hqfnet.data.datamodule import SceneData
 from hqfnet.data.openearthmap import OpenEarthMap
-from hqfnet.data.raster import DamagedFileError, raster_size
+from hqfnet.data.raster import DamagedFileError, Layout
 
 # Whatever the readers behind torchgeo raise for a damaged file: Pillow OSError and SyntaxError, rasterio its own.
 _READ_ERRORS = (OSError, SyntaxError, RasterioError)
@@ -325,7 +325,7 @@ class OpenEarthMapData(TorchGeoData):
         readable, sizes = [], []
         for files in source.files:
             try:
-                sizes.append(raster_size(files["image"]))
+                sizes.append(Layout.of(files["image"]).size)
             except DamagedFileError as error:
                 if not self.skip_damaged:
                     raise
@@ -348,7 +348,7 @@ def first_size(files: Sequence[str], skip_damaged: bool) -> tuple[int, int]:
     """The size of the first file; with ``skip_damaged``, of the first that can be read."""
     for file in files:
         try:
-            return raster_size(Path(file))
+            return Layout.of(Path(file)).size
         except DamagedFileError:
             if not skip_damaged:
                 raise
