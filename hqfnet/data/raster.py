@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -25,6 +25,9 @@ Valid = npt.NDArray[np.bool_]
 LARGEST = 1e18
 """Of the numbers in an image, in magnitude. What lies beyond is a mark for missing data that no tag tells of (1e20,
 1e30, -3.4e38): its square alone takes float32, in which networks compute variances, to its end."""
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises of GDAL's errors, its own or as they come."""
 
 _GDAL = {
     # For an image that is read as a whole GDAL has a short cut around libpng, which takes damage for data.
@@ -50,7 +53,7 @@ def open_raster(path: Path, **options: Any) -> Iterator[rasterio.DatasetReader]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 raster = rasterio.open(path)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise DamagedFileError(f"{path}: cannot be read as an image: {error}") from error
         with raster:
             yield raster
@@ -84,16 +87,17 @@ class Layout:
         if self.transform is None or other.transform is None:
             return ""
         height, width = self.size
-        corners = [(0, 0), (width, 0), (0, height), (width, height)]
-        moved = max(math.dist(corner, ~self.transform * (other.transform * corner)) for corner in corners)
+        corners = np.array([(0, width, 0, width), (0, 0, height, height), (1, 1, 1, 1)])
+        here, there = (np.reshape(transform, (3, 3)) for transform in (self.transform, other.transform))
+        moved = np.linalg.norm(np.linalg.inv(here) @ there @ corners - corners, axis=0).max()
         return f"their places, by up to {moved:.1f} pixels" if moved > 0.5 else ""
 
 
-_IMAGES = {
+IMAGES = {
     ".tif", ".tiff", ".gtiff", ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".jp2", ".j2k",
     ".jpx", ".jpc", ".jpf", ".vrt", ".img", ".ecw", ".sid", ".ntf", ".nitf", ".pix", ".pgm", ".ppm", ".pnm",
-    ".tga", ".sgi", ".bil", ".bip", ".bsq", ".mrf", ".asc", ".grd", ".rst", ".sdat", ".flt", ".nc", ".hdf", ".h5", ".grb", ".grib",
-    ".dem",
+    ".tga", ".sgi", ".bil", ".bip", ".bsq", ".mrf", ".asc", ".grd", ".rst", ".sdat", ".flt", ".nc", ".hdf", ".h5",
+    ".grb", ".grib", ".dem",
 }  # fmt: skip
 """Endings of files that are rasters; what else has their name, in any of too many formats, belongs to them."""
 
@@ -111,7 +115,7 @@ def rasters_in(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in _SIDE_FILES and path.is_file():
             files.setdefault(path.stem, []).append(path)
-    return {stem: [path for path in paths if path.suffix.lower() in _IMAGES] or paths for stem, paths in files.items()}
+    return {stem: [path for path in paths if path.suffix.lower() in IMAGES] or paths for stem, paths in files.items()}
 
 
 def data_bands(raster: rasterio.DatasetReader) -> list[int]:
@@ -227,8 +231,12 @@ def _may_exceed(kind: str) -> bool:
 def _naming_damage(name: str) -> Iterator[None]:
     try:
         yield
-    except RasterioError as error:
-        first: BaseException = error  # what GDAL said; rasterio's own error only refers to it
-        while first.__cause__ is not None:
-            first = first.__cause__
-        raise DamagedFileError(f"{name}: the file is damaged: {first}") from error
+    except GDAL_ERRORS as error:
+        raise DamagedFileError(f"{name}: the file is damaged: {first_cause(error)}") from error
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """What GDAL said; rasterio's own error may do no more than refer to it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
