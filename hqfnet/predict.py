@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import os
 import re
 import shutil
@@ -309,25 +310,31 @@ def _check_sources(outputs: Mapping[str, Path], raster: rasterio.DatasetReader) 
 
 def _files_behind(raster: rasterio.DatasetReader) -> set[str]:
     """GDAL's names of all that a raster is read from: for a VRT its sources, and what those are read from."""
-    found = {raster.name, *raster.files}
-    waiting = list(found)
+    found: set[str] = set()
+    waiting = {raster.name}
     while waiting:
+        name = waiting.pop()
+        found.add(name)
         try:
-            with open_raster(waiting.pop()) as inner:
-                new = set(inner.files) - found
+            with open_raster(name) as inner:
+                waiting |= set(inner.files) - found
+                is_vrt = inner.driver == "VRT"
         except DamagedFileError:  # a side file that is no raster
             continue
-        found |= new
-        waiting += new
+        if is_vrt and os.path.isfile(name):
+            # GDAL leaves out the sources of a VRT's masks.
+            texts = map(html.unescape, re.findall(r">\s*([^<>]+?)\s*<", Path(name).read_text(errors="replace")))
+            paths = {path for text in texts for path in (text, os.path.join(os.path.dirname(name), text))}
+            waiting |= set(filter(os.path.isfile, paths)) - found
     return found
 
 
 def _files_named(name: str) -> list[Path]:
-    """The files that a name of GDAL's is about: itself, or FILE in ``/vsisubfile/0_100,FILE``, ``FORMAT:1:FILE``, ..."""
+    """The files that a name of GDAL's is about: itself, or FILE in ``/vsisubfile/0_100,FILE``, ``FORMAT:1:FILE``."""
     parts = [name, *re.split(r'[,:?&="]+', name)]
     tails = [part[start:] for part in parts for start in [0, *(slash.start() for slash in re.finditer("/", part))]]
     heads = ["/".join(tail.split("/")[:count]) for tail in tails for count in range(1, tail.count("/") + 2)]
-    return [path for path in map(Path, dict.fromkeys(filter(None, heads))) if path.is_file()]
+    return [Path(head) for head in dict.fromkeys(heads) if os.path.isfile(head)]
 
 
 def _side_files(path: Path) -> list[Path]:

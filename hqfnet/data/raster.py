@@ -15,7 +15,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -42,7 +42,7 @@ class DamagedFileError(ValueError):
 
 
 @contextmanager
-def open_raster(path: Path, **options: Any) -> Iterator[rasterio.DatasetReader]:
+def open_raster(path: str | Path, **options: Any) -> Iterator[rasterio.DatasetReader]:
     """An open raster; GDAL has its ``options``, and reports damage, as long as it is open.
 
     Raises:
@@ -160,7 +160,8 @@ def read_valid(
     kinds = list(dict.fromkeys(raster.dtypes[band - 1] for band in bands))
     if len(kinds) > 1 or kinds[0].startswith("complex"):
         raise ValueError(f"{raster.name}: expected bands of one real type, got {', '.join(kinds)} in the bands {bands}")
-    with _naming_damage(raster.name):
+    with _naming_damage(raster.name), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NodataShadowWarning)  # an alpha band counts as well
         pixels = raster.read(bands, window=window)
         there = np.ones(pixels.shape, bool)
         valid = np.ones(pixels.shape[1:], bool)
