@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import inspect
 import os
 import re
 import shutil
@@ -85,7 +86,8 @@ def predict_scene(
 
     Args:
         model: a checkpoint of hqfnet, or a module that maps (B, C, H, W) in [0, 1] to logits (B, num_classes, H, W)
-            and has ``in_channels``; it runs in evaluation mode.
+            and has ``in_channels``; it runs in evaluation mode. Where its ``forward`` has an argument ``valid``, that
+            tells it where there is data (B, C, H, W), bool.
         source: the image, in any format that GDAL reads.
         target: .tif, .tiff or .png.
         classes: names and colours; by default the model's own, or numbered classes.
@@ -179,7 +181,7 @@ class Scene:
         return self.raster.width
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Valid]:
-        """Pixels (C, h, w) for the model, 0 where there is no data, and where there is (h, w)."""
+        """Pixels for the model, 0 where there is no data, and where there is, both (C, h, w)."""
         pixels, valid = read_valid(self.raster, self.bands, window)
         return to_unit(pixels, self.scale), valid
 
@@ -194,6 +196,7 @@ def blended_rows(
     without any data are not predicted.
     """
     device = next(model.parameters()).device
+    takes_valid = "valid" in inspect.signature(model.forward).parameters
     was_training = model.training
     model.eval()
     high, wide = min(window, scene.height), min(window, scene.width)
@@ -207,11 +210,11 @@ def blended_rows(
                 for first in range(0, len(lefts), batch_size):
                     columns = lefts[first : first + batch_size]
                     windows = [scene.read(Window(left, top, wide, high)) for left in columns]
-                    images = torch.from_numpy(np.stack([pixels for pixels, _ in windows])).to(device)
+                    images, data = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*windows, strict=True))
                     for left, (_, there) in zip(columns, windows, strict=True):
-                        valid[:, left : left + wide] = there
+                        valid[:, left : left + wide] = there.any(axis=0)
                     if strip is None or any(there.any() for _, there in windows):
-                        scores = model(images).float().softmax(dim=1) * weights
+                        scores = model(images, *([data] if takes_valid else [])).float().softmax(dim=1) * weights
                         if not scores.isfinite().all():
                             raise ValueError(
                                 f"{scene.raster.name}: the model's result is not a number for the windows of {wide} x "

@@ -103,7 +103,7 @@ class FolderDataset(CropDataset):
             self._memory[index] = self._decode(index, None)
         pixels, valid, ids = self._memory[index]
         rows, columns = window.toslices()
-        return pixels[:, rows, columns], valid[rows, columns], ids[rows, columns]
+        return pixels[:, rows, columns], valid[:, rows, columns], ids[rows, columns]
 
     def _ids_in_masks(self) -> tuple[set[int], set[int]]:
         """Ids that count and ids that are ignored, of as many masks as it takes to find two that count."""

@@ -77,8 +77,9 @@ class TorchGeoCrops(CropDataset):
         ids = mask[rows, columns].numpy()
         if ids.min() < -1 or ids.max() > IGNORE_INDEX:
             raise ValueError(f"{self.name(index)}: class ids from {ids.min()} to {ids.max()} are out of range")
+        pixels = image[:, rows, columns].numpy()
         # Where nothing is labelled, torchgeo may have -1, which becomes IGNORE_INDEX.
-        return image[:, rows, columns].numpy(), np.ones(ids.shape, bool), ids.astype(np.uint8)
+        return pixels, np.broadcast_to(True, pixels.shape), ids.astype(np.uint8)
 
 
 class TorchGeoData(SceneData):

@@ -124,7 +124,7 @@ def data_bands(raster: rasterio.DatasetReader) -> list[int]:
 
 
 def read_image(path: Path, channels: int, window: Window | None = None) -> tuple[Pixels, Valid]:
-    """The first ``channels`` bands as (channels, H, W), in the file's own type, and where there is data (H, W).
+    """The first ``channels`` bands in the file's own type, and where they have data, both (channels, H, W).
 
     Alpha bands are left out, unless there are too few others: GDAL takes the fourth band of any image of 8 bits for
     one, near infrared too. See `read_valid` for what counts as data.
@@ -148,11 +148,11 @@ def may_miss_data(raster: rasterio.DatasetReader) -> bool:
 def read_valid(
     raster: rasterio.DatasetReader, bands: Sequence[int], window: Window | None = None
 ) -> tuple[Pixels, Valid]:
-    """Bands as (C, H, W), in the raster's own type with 0 where a band has no data, and where there is data (H, W).
+    """Bands in the raster's own type, 0 where a band has no data, and where each has data, both (C, H, W).
 
-    A pixel is without data where all these bands are, by their nodata value or their mask; where any alpha band is 0;
-    and where any of these bands is not a number of at most `LARGEST`. An alpha band that is among them is data. Pixels
-    are as they are stored: scale and offset tags do not count.
+    A band is without data where its nodata value or its mask says so; all are where any alpha band is 0, and where any
+    of them is not a number of at most `LARGEST`. A pixel has data where one of its bands has. An alpha band that is
+    among these bands is data. Pixels are as they are stored: scale and offset tags do not count.
 
     Raises:
         ValueError: the file is damaged (DamagedFileError), or these bands are complex or of different types.
@@ -174,8 +174,8 @@ def read_valid(
             valid &= raster.read(band, window=window) > 0
     if _may_exceed(kinds[0]):
         valid &= ((pixels >= -LARGEST) & (pixels <= LARGEST)).all(axis=0)
-    valid &= there.any(axis=0)
-    return np.where(there & valid, pixels, pixels.dtype.type(0)), valid
+    there &= valid
+    return np.where(there, pixels, pixels.dtype.type(0)), there
 
 
 def to_unit(pixels: Pixels, scale: float | None = None) -> npt.NDArray[np.float32]:

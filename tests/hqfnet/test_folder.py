@@ -14,9 +14,11 @@ import rasterio
 import torch
 from PIL import Image
 from rasterio.transform import from_origin
+from torch.utils.data import DataLoader
 
 from hqfnet.data import IGNORE_INDEX, ClassList, FolderData, FolderDataset, class_pixels, class_weights, load_classes
 from hqfnet.data.raster import mask_colours, read_image, to_unit
+from hqfnet.task import SegmentationTask
 
 
 def dataset(root: Path, split: str = "val", **arguments: object) -> FolderDataset:
@@ -109,6 +111,34 @@ def test_pixels_without_data_are_ignored(folder: Path, nodata: float, keep_in_me
     assert torch.equal(sample["image"][1:, 10:50], torch.from_numpy(pixels[1:, 10:]))
     assert (sample["mask"][:10] == IGNORE_INDEX).all()
     assert np.array_equal(sample["mask"][10:50], np.where(ids[10:] == 9, IGNORE_INDEX, ids[10:]))
+
+
+@pytest.mark.parametrize("nodata", [None, -9999.0])
+@pytest.mark.parametrize("augment", [False, True])
+def test_band_statistics_of_a_training_are_of_its_data(folder: Path, nodata: float | None, augment: bool) -> None:
+    """Three quarters are missing, one band is missing alone elsewhere, and a pixel is beyond all measure."""
+    rng = np.random.default_rng(3)
+    empty = np.nan if nodata is None else nodata
+    for stem, (height, width) in {"a": (70, 100), "b": (64, 64)}.items():
+        pixels = rng.normal(0.823, 0.05, (4, height, width)).astype(np.float32)
+        pixels[:, : height * 3 // 4] = empty
+        pixels[2, -1, -1] = 1e25
+        if nodata is not None:
+            pixels[3, -5:] = nodata
+        (folder / "images" / f"{stem}.png").unlink()
+        profile: dict[str, Any] = {"driver": "GTiff", "height": height, "width": width, "count": 4, "dtype": "float32"}
+        with rasterio.open(folder / "images" / f"{stem}.tif", "w", nodata=nodata, **profile) as raster:
+            raster.write(pixels)
+    task = SegmentationTask("hq_unet", 3, in_channels=4, pretrained=False).train()
+    crops = DataLoader(dataset(folder, "train", channels=4, crop=32, augment=augment), batch_size=4)
+    for batch in crops:
+        assert batch["valid"].shape == batch["image"].shape
+        assert (batch["image"][~batch["valid"]] == 0).all()
+        assert torch.isfinite(task.loss(batch)[0])
+    norm = task.model.stem.norm
+    assert norm is not None
+    torch.testing.assert_close(norm.running_mean, torch.full((4,), 0.823), rtol=0, atol=0.01)
+    torch.testing.assert_close(norm.running_var.sqrt(), torch.full((4,), 0.05), rtol=0.1, atol=0)
 
 
 def test_palette_of_a_mask(folder: Path) -> None:

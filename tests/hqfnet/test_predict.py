@@ -466,6 +466,21 @@ def test_a_result_that_is_no_number_is_an_error(scene: Path, out: Path) -> None:
     assert not list(out.iterdir())
 
 
+def test_networks_that_ask_are_told_where_there_is_data(tmp_path: Path, out: Path) -> None:
+    class Told(Brightest):
+        def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+            seen.append(valid)
+            return super().forward(images)
+
+    seen: list[Tensor | None] = []
+    pixels = np.random.default_rng(2).random((3, 30, 30)).astype(np.float32)
+    pixels[:, 5, 5] = pixels[1, 7, 7] = -9999
+    predict_scene(Told(), write_scene(tmp_path / "gaps.tif", pixels, nodata=-9999), out / "ids.tif")
+    (valid,) = seen
+    assert valid is not None
+    assert np.array_equal(valid[0].numpy(), pixels != -9999)
+
+
 def test_alpha_and_an_infrared_band(tmp_path: Path, out: Path) -> None:
     """Alpha in the second place of five is no band of the model, and a mask."""
     pixels = np.random.default_rng(2).integers(1, 256, (5, 30, 30)).astype(np.uint8)

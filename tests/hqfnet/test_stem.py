@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from hqfnet import HQFNet, create_model
-from hqfnet.stem import BandStem
+from hqfnet.stem import BandNorm, BandStem
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
 
@@ -72,3 +73,63 @@ def test_the_backbone_sees_rgb_and_the_unet_every_band() -> None:
 def test_other_numbers_of_bands_are_refused() -> None:
     with pytest.raises(ValueError, match=r"images: expected shape \(B, 12, H, W\), got \(1, 3, 32, 32\)"):
         tiny(12)(torch.rand(1, 3, 32, 32))
+
+
+def test_bands_are_normalised_as_batch_normalisation_does() -> None:
+    torch.manual_seed(0)
+    norm, torchs = BandNorm(4), nn.BatchNorm2d(4, eps=1e-10, momentum=None, affine=False)
+    for _ in range(3):
+        images = 5 + torch.randn(2, 4, 8, 8)
+        torch.testing.assert_close(norm(images), torchs(images))
+    torch.testing.assert_close(norm.running_mean, torchs.running_mean)
+    torch.testing.assert_close(norm.running_var, torchs.running_var)
+    torch.testing.assert_close(norm.eval()(images), torchs.eval()(images))
+    assert norm.pixels.tolist() == [3 * 2 * 8 * 8] * 4
+
+
+def test_statistics_are_of_the_pixels_that_are_data() -> None:
+    """Each band's own, whatever share of a batch is missing, all of it included; what is missing becomes the mean."""
+    torch.manual_seed(0)
+    norm, kept = BandNorm(4), []
+    for share in (0.25, 1.0, 0.0, 0.01):
+        valid = torch.rand(2, 4, 32, 32) < share
+        valid[:, 3] = share > 0.5
+        images = torch.where(valid, 0.8 + 0.1 * torch.randn(valid.shape), 0)
+        normalised = norm(images, valid)
+        assert (normalised[~valid] == 0).all()
+        kept += [[images[:, band][valid[:, band]] for band in range(4)]]
+    bands = [torch.cat(parts) for parts in zip(*kept, strict=True)]
+    torch.testing.assert_close(norm.running_mean, torch.stack([band.mean() for band in bands]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(norm.running_var, torch.stack([band.var() for band in bands]), rtol=0.02, atol=0)
+    assert norm.pixels.tolist() == [len(band) for band in bands]
+    norm.eval()
+    assert (norm(images, valid)[~valid] == 0).all()
+    everywhere = norm(images)
+    torch.testing.assert_close(
+        everywhere, (images - norm.running_mean.view(4, 1, 1)) / norm.running_var.view(4, 1, 1).sqrt()
+    )
+
+
+def test_statistics_of_large_numbers_are_finite() -> None:
+    norm = BandNorm(4)
+    images = 1e18 * torch.randn(4, 4, 64, 64).clamp(-1, 1)
+    assert norm(images).isfinite().all()
+    assert norm.running_var.isfinite().all()
+    assert norm(torch.ones(1, 4, 1, 1)).isfinite().all()
+
+
+def test_older_checkpoints_are_read() -> None:
+    old = nn.BatchNorm2d(4, eps=1e-10, momentum=None, affine=False)
+    old(5 + torch.randn(2, 4, 8, 8))
+    norm = BandNorm(4)
+    norm.load_state_dict(old.state_dict())
+    images = torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(norm.eval()(images), old.eval()(images))
+    again = BandNorm(4)
+    again.load_state_dict(norm.state_dict())
+    assert torch.equal(again.pixels, norm.pixels)
+
+
+def test_where_there_is_data_has_the_shape_of_the_images() -> None:
+    with pytest.raises(ValueError, match=r"valid: expected the shape of images, \(1, 4, 32, 32\), got \(1, 32, 32\)"):
+        tiny(4)(torch.rand(1, 4, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool))
