@@ -46,7 +46,7 @@ def open_raster(path: str | Path, **options: Any) -> Iterator[rasterio.DatasetRe
     """An open raster; GDAL has its ``options``, and reports damage, as long as it is open.
 
     Raises:
-        DamagedFileError: the file cannot be opened.
+        DamagedFileError: the file cannot be opened, or its writing has been broken off.
     """
     with rasterio.Env(**_GDAL, **options):
         try:
@@ -56,7 +56,20 @@ def open_raster(path: str | Path, **options: Any) -> Iterator[rasterio.DatasetRe
         except GDAL_ERRORS as error:
             raise DamagedFileError(f"{path}: cannot be read as an image: {error}") from error
         with raster:
+            # A GeoTIFF whose writer was killed is whole but for its pixels, which read as 0.
+            if raster.driver == "GTiff" and raster.nodata is None and not _has_blocks(raster):
+                raise DamagedFileError(f"{path}: the file is damaged: it holds no pixels, its writing was broken off")
             yield raster
+
+
+def _has_blocks(raster: rasterio.DatasetReader) -> bool:
+    rows, columns = raster.block_shapes[0]
+    return any(
+        raster.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band) is not None
+        for band in raster.indexes
+        for row in range(-(-raster.height // rows))
+        for column in range(-(-raster.width // columns))
+    )
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,25 @@ def test_a_geotiff_keeps_its_place_and_shows_its_classes(scene: Path, out: Path)
     assert {path.name for path in out.iterdir()} == {"ids.tif", "preview.png"}
 
 
+def test_sources_that_cannot_be_right_are_named(tmp_path: Path, picture: Path, out: Path) -> None:
+    """Before anything is written; a PNG that is cut, in a window that holds all of it."""
+    picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+    radar = write_scene(tmp_path / "radar.tif", np.ones((3, 20, 20), np.complex64))
+    counts = write_scene(tmp_path / "counts.tif", np.ones((3, 20, 20), np.int64))
+    mixed = write_vrt(tmp_path / "mixed.vrt", "counts.tif")
+    mixed.write_text(mixed.read_text().replace("Byte", "Float32", 1))
+    for source, message in {
+        picture: r"picture\.png: the file is damaged",
+        radar: r"radar\.tif: expected bands of one real type, got complex64 in the bands \[1, 2, 3\]",
+        mixed: r"mixed\.vrt: expected bands of one real type, got float32, uint8 in the bands \[1, 2, 3\]",
+        counts: "scale: expected the pixel value that becomes 1, since pixels are int64",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            predict_scene(Brightest(), source, out / "ids.png")
+    assert not list(out.iterdir())
+    predict_scene(Brightest(), counts, out / "ids.png", scale=10)
+
+
 def test_ground_control_points_are_kept(tmp_path: Path, out: Path) -> None:
     points = [GroundControlPoint(0, 0, 10, 50), GroundControlPoint(0, 20, 11, 50), GroundControlPoint(20, 0, 10, 49)]
     with rasterio.open(
@@ -176,6 +195,11 @@ def test_rational_polynomials_are_kept(tmp_path: Path, out: Path) -> None:
         predict_scene(Brightest(), source, out / "ids.tif")
     with rasterio.open(out / "ids.tif") as file:
         assert file.rpcs.to_dict() == polynomials.to_dict()
+    with rasterio.open(source, "r+") as file:
+        file.crs, file.transform = PLACE["crs"], PLACE["transform"]
+    with rasterio.open(predict_scene(Brightest(), source, out / "ids.tif", overwrite=True)) as file:
+        assert file.rpcs.to_dict() == polynomials.to_dict()
+        assert (file.crs, file.transform) == (rasterio.CRS.from_string(PLACE["crs"]), PLACE["transform"])
 
 
 def test_probabilities(scene: Path, out: Path) -> None:

@@ -132,6 +132,25 @@ def test_what_libjpeg_warns_of_is_damage(tmp_path: Path) -> None:
         read_image(path, 3)
 
 
+@pytest.mark.parametrize("profile", [{}, {"tiled": True, "compress": "lzw"}])
+def test_a_file_whose_writing_was_broken_off_is_damaged(tmp_path: Path, profile: dict[str, Any]) -> None:
+    """All but the pixels is written first; without them they would all be 0."""
+    shape: dict[str, Any] = {"driver": "GTiff", "count": 1, "height": 600, "width": 600, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "mask.tif", "w", **shape, **profile) as file:
+        file.write(np.ones((1, 300, 600), np.uint8), window=Window(0, 0, 600, 300))
+        (tmp_path / "killed.tif").write_bytes((tmp_path / "mask.tif").read_bytes())
+    for read in (lambda path: read_image(path, 1), read_mask):
+        with pytest.raises(DamagedFileError, match=r"killed\.tif: .*(its writing was broken off|cannot be read)"):
+            read(tmp_path / "killed.tif")
+    empty = {"sparse_ok": True, "tiled": True, "blockxsize": 64, "blockysize": 64}
+    with rasterio.open(tmp_path / "sparse.tif", "w", **shape, **empty) as file:
+        file.write(np.ones((1, 64, 64), np.uint8), window=Window(512, 512, 64, 64))
+    assert read_mask(tmp_path / "sparse.tif").sum() == 64 * 64
+    with rasterio.open(tmp_path / "empty.tif", "w", **shape, **empty, nodata=0):
+        pass
+    assert not read_image(tmp_path / "empty.tif", 1)[1].any()
+
+
 def test_a_damaged_mask_is_damaged(tmp_path: Path) -> None:
     """And not one with ids that nobody knows."""
     path = tmp_path / "mask.png"
