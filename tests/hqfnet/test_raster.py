@@ -140,7 +140,7 @@ def test_a_file_whose_writing_was_broken_off_is_damaged(tmp_path: Path, profile:
         file.write(np.ones((1, 300, 600), np.uint8), window=Window(0, 0, 600, 300))
         (tmp_path / "killed.tif").write_bytes((tmp_path / "mask.tif").read_bytes())
     for read in (lambda path: read_image(path, 1), read_mask):
-        with pytest.raises(DamagedFileError, match=r"killed\.tif: .*(its writing was broken off|cannot be read)"):
+        with pytest.raises(DamagedFileError, match=r"killed\.tif: .*its writing was broken off"):
             read(tmp_path / "killed.tif")
     empty = {"sparse_ok": True, "tiled": True, "blockxsize": 64, "blockysize": 64}
     with rasterio.open(tmp_path / "sparse.tif", "w", **shape, **empty) as file:
