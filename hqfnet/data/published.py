@@ -12,10 +12,13 @@ from urllib.error import URLError
 from zipfile import BadZipFile
 
 import numpy as np
+import torchgeo.datasets
+from PIL import Image
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
-from torchgeo.datamodules import LandCoverAIDataModule, NonGeoDataModule
-from torchgeo.datasets import LandCoverAI, NonGeoDataset, SeasoNet
+from torch import Tensor
+from torchgeo.datamodules import NonGeoDataModule
+from torchgeo.datasets import NonGeoDataset, SeasoNet
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.crops import CropDataset, Decoded
@@ -160,6 +163,15 @@ class TorchGeoData(SceneData):
             ) from error
 
 
+class LandCoverAI(torchgeo.datasets.LandCoverAI):
+    """torchgeo's, with the checksums of the masks checked, which Pillow decodes regardless of them."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        with Image.open(Path(self.root, "output", f"{self.ids[index].strip()}_m.png")) as mask:
+            mask.verify()
+        return super().__getitem__(index)
+
+
 class LandCoverAIData(TorchGeoData):
     """LandCover.ai (arXiv 2005.02264): aerial images of Poland, RGB, 25 and 50 cm a pixel, 5 classes.
 
@@ -194,7 +206,7 @@ class LandCoverAIData(TorchGeoData):
             raise ValueError(
                 f"{root}: the images are not cut into chips yet; run the archive's split.py in that folder"
             )
-        module = LandCoverAIDataModule(batch_size, workers, root=root, download=download, checksum=checksum)
+        module = NonGeoDataModule(LandCoverAI, batch_size, workers, root=root, download=download, checksum=checksum)
         classes = class_list(LandCoverAI)
         super().__init__(module, classes, 255, crop, 3, augment, jitter, skip_damaged, batch_size, workers)
 
