@@ -95,7 +95,7 @@ def load_classes(source: str | Path) -> ClassList:
         colours = tuple(str(entry["colour"]) for entry in content["classes"])
         ignore_ids = content.get("ignore_ids", [IGNORE_INDEX])
         if not isinstance(ignore_ids, list):
-            raise TypeError(f"ignore_ids: expected a list of ids, got {ignore_ids!r}")
+            raise TypeError(f"ignore_ids: expected a list of ids, got {ignore_ids!r:.80}")
         return ClassList(names, colours, tuple(ignore_ids))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"classes: '{source}' is not a class file: {type(error).__name__}: {error}") from error
@@ -103,7 +103,7 @@ def load_classes(source: str | Path) -> ClassList:
 
 def _check_keys(content: Any, known: set[str]) -> None:
     if not isinstance(content, dict):
-        raise TypeError(f"expected an object with {', '.join(sorted(known))}, got {content!r}")
+        raise TypeError(f"expected an object with {', '.join(sorted(known))}, got {content!r:.80}")
     if unknown := sorted(content.keys() - known):
         raise ValueError(f"{', '.join(map(repr, unknown))} is not known; known are {', '.join(sorted(known))}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -135,6 +136,8 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
             raise ValueError(f"{folder}: there is no such folder")
     listing = root / f"{split}.txt"
     stems = _stems(listing)
+    if doubled := [stem for stem, count in Counter(stems).items() if count > 1]:
+        warnings.warn(f"{listing}: lists {len(doubled)} image(s) more than once, first '{doubled[0]}'", stacklevel=2)
     images, masks = rasters_in(root / "images"), rasters_in(root / "masks")
     return [(_only(images, stem, "image", listing), _only(masks, stem, "mask", listing)) for stem in stems]
 

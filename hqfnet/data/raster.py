@@ -176,6 +176,8 @@ def read_valid(
     with _naming_damage(raster.name), warnings.catch_warnings():
         warnings.simplefilter("ignore", NodataShadowWarning)  # an alpha band counts as well
         pixels = raster.read(bands, window=window)
+        if not may_miss_data(raster):
+            return pixels, np.broadcast_to(True, pixels.shape)
         there = np.ones(pixels.shape, bool)
         valid = np.ones(pixels.shape[1:], bool)
         for k, band in enumerate(bands):

@@ -230,6 +230,13 @@ def test_an_image_in_two_splits_is_said(folder: Path, stages: tuple[str, str]) -
             data.dataset(stage)
 
 
+def test_an_image_that_is_listed_twice_is_said(folder: Path) -> None:
+    """It counts twice in the scores."""
+    (folder / "val.txt").write_text("c\nc\n")
+    with pytest.warns(UserWarning, match=r"val\.txt: lists 1 image\(s\) more than once, first 'c'"):
+        assert len(dataset(folder)) == 12
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_split_that_is_not_used_may_be_empty(folder: Path) -> None:
     (folder / "test.txt").write_text("")

@@ -132,6 +132,17 @@ def test_what_libjpeg_warns_of_is_damage(tmp_path: Path) -> None:
         read_image(path, 3)
 
 
+def test_what_a_reader_may_pass_over_is_no_damage(tmp_path: Path) -> None:
+    """In JPEG: bytes after the end, fill bytes before it, no end at all."""
+    for settings in ({}, {"progressive": True}):
+        path = tmp_path / "photo.jpg"
+        Image.fromarray(smooth().transpose(1, 2, 0)).save(path, **settings)
+        whole, expected = path.read_bytes(), read_image(path, 3)[0]
+        for content in (whole + b"more", whole[:-2] + b"\xff\xff" + whole[-2:], whole[:-2]):
+            path.write_bytes(content)
+            assert np.array_equal(read_image(path, 3)[0], expected)
+
+
 @pytest.mark.parametrize("profile", [{}, {"tiled": True, "compress": "lzw"}])
 def test_a_file_whose_writing_was_broken_off_is_damaged(tmp_path: Path, profile: dict[str, Any]) -> None:
     """All but the pixels is written first; without them they would all be 0."""
