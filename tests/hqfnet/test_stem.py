@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -133,3 +135,42 @@ def test_older_checkpoints_are_read() -> None:
 def test_where_there_is_data_has_the_shape_of_the_images() -> None:
     with pytest.raises(ValueError, match=r"valid: expected the shape of images, \(1, 4, 32, 32\), got \(1, 32, 32\)"):
         tiny(4)(torch.rand(1, 4, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool))
+
+
+def test_processes_share_their_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with other shares of data have those of all pixels, as one process has."""
+    torch.manual_seed(0)
+    images, valid = torch.randn(4, 4, 8, 8), torch.rand(4, 4, 8, 8) < 0.6
+    alone = BandNorm(4)
+    expected = alone(images, valid)
+    halves = [slice(0, 1), slice(1, 4)]
+    # Each sum is awaited from both before either goes on.
+    sums: list[list[torch.Tensor]] = [[], []]
+    barrier = threading.Barrier(2)
+    ranks = {}
+
+    def all_reduce(values: torch.Tensor) -> None:
+        sums[ranks[threading.get_ident()]].append(values.clone())
+        barrier.wait(10)
+        values.copy_(sums[0][-1] + sums[1][-1])
+        barrier.wait(10)
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    norms = [BandNorm(4), BandNorm(4)]
+    found: dict[int, torch.Tensor] = {}
+
+    def process(rank: int) -> None:
+        ranks[threading.get_ident()] = rank
+        found[rank] = norms[rank](images[halves[rank]], valid[halves[rank]])
+
+    threads = [threading.Thread(target=process, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    torch.testing.assert_close(torch.cat([found[0], found[1]]), expected)
+    for norm in norms:
+        torch.testing.assert_close(norm.running_mean, alone.running_mean)
+        torch.testing.assert_close(norm.running_var, alone.running_var)
+        assert torch.equal(norm.pixels, alone.pixels)
