@@ -147,7 +147,7 @@ def test_processes_share_their_statistics(monkeypatch: pytest.MonkeyPatch) -> No
     # Each sum is awaited from both before either goes on.
     sums: list[list[torch.Tensor]] = [[], []]
     barrier = threading.Barrier(2)
-    ranks = {}
+    ranks: dict[int, int] = {}
 
     def all_reduce(values: torch.Tensor) -> None:
         sums[ranks[threading.get_ident()]].append(values.clone())
