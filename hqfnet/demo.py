@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from hqfnet.data import IGNORE_INDEX, SCENE_CLASSES, ClassList, FolderDataset, GeneratedScenes, load_classes
-from hqfnet.data.crops import Sample, turn_at_random
-from hqfnet.data.folder import find_pairs
+from hqfnet.data.crops import Sample, network_inputs, turn_at_random
+from hqfnet.data.folder import find_pairs, warn_of_shared_images
 from hqfnet.data.raster import mask_colours, read_mask
 from hqfnet.figures import draw_curve, draw_predictions, every_nth, richest_tiles
 from hqfnet.model import ARCHITECTURES
@@ -101,6 +101,7 @@ def load_data(data: Path | None, classes: str | None, crop: int) -> tuple[Datase
         drawn = InMemory(GeneratedScenes(160, crop, seed=0))
         return drawn, GeneratedScenes(CURVE_TILES, crop, seed=1), SCENE_CLASSES
     known = load_classes(classes) if classes else folder_classes(data)
+    warn_of_shared_images(data, ("train", "val"))
     training = FolderDataset(data, "train", known, crop, augment=True, keep_in_memory=True)
     return training, FolderDataset(data, "val", known, crop, keep_in_memory=True), known
 
@@ -111,7 +112,7 @@ def evaluate(task: SegmentationTask, tiles: Dataset[Sample], device: torch.devic
     task.eval()
     metrics = segmentation_metrics(len(task.classes)).to(device)
     for batch in tqdm(DataLoader(tiles, batch_size=8), desc="scoring", leave=False):
-        metrics.update(task(batch["image"].to(device)), batch["mask"].to(device))
+        metrics.update(task(*(tensor.to(device) for tensor in network_inputs(batch))), batch["mask"].to(device))
     task.train()
     scores: dict[str, Tensor] = metrics.compute()
     return scores

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
-from hqfnet.data.crops import Sample
+from hqfnet.data.crops import Sample, network_inputs
 from hqfnet.predict import colourize
 
 matplotlib.use("Agg")
@@ -119,7 +119,7 @@ def draw_predictions(model: nn.Module, samples: Sequence[Sample], classes: Class
     for axis in axes.flat:
         axis.set_axis_off()
     for k, sample in enumerate(samples):
-        ids: Tensor = model(sample["image"][None].to(device))[0].argmax(dim=0).cpu()
+        ids: Tensor = model(*(tensor[None].to(device) for tensor in network_inputs(sample)))[0].argmax(dim=0).cpu()
         channels = [min(k, len(sample["image"]) - 1) for k in range(3)]
         pictures = {
             "image": sample["image"][channels].permute(1, 2, 0).clamp(0, 1).numpy(),

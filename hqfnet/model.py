@@ -116,12 +116,17 @@ class HQFNet(nn.Module):
         self.decoder = nn.ModuleList(DecoderStep(below, above) for above, below in pairwise(widths))
         self.head = nn.Conv2d(widths[0], num_classes, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, in_channels, H, W) in [0, 1] -> logits (B, num_classes, H, W)."""
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, in_channels, H, W) in [0, 1] -> logits (B, num_classes, H, W).
+
+        ``valid`` (B, in_channels, H, W), bool, says where there is data; everywhere by default.
+        """
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(f"images: expected shape (B, {self.in_channels}, H, W), got {tuple(images.shape)}")
+        if valid is not None and valid.shape != images.shape:
+            raise ValueError(f"valid: expected the shape of images, {tuple(images.shape)}, got {tuple(valid.shape)}")
         height, width = images.shape[-2:]
-        x, rgb = self.stem(images)
+        x, rgb = self.stem(images, valid)
         padding = (0, -width % self.stride, 0, -height % self.stride)
         x = F.pad(x, padding, mode="replicate")
         padded = x.shape[-2:]

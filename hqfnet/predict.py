@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import html
+import inspect
 import os
+import re
 import shutil
+import signal
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +23,26 @@ import rasterio
 import rasterio.shutil
 import torch
 from PIL import Image
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from hqfnet.data.classes import ClassList
-from hqfnet.data.raster import Valid, may_miss_data, read_valid, to_unit
+from hqfnet.data.raster import (
+    GDAL_ERRORS,
+    IMAGES,
+    DamagedFileError,
+    Valid,
+    data_bands,
+    first_cause,
+    may_miss_data,
+    open_raster,
+    read_valid,
+    to_unit,
+)
 
 PREVIEW_SIDE = 2048
 NODATA = 255
@@ -65,11 +81,13 @@ def predict_scene(
     A GeoTIFF is cloud-optimised and has the georeference of the source, the class colours as colour table, the class
     names as tags ``class_0``, ``class_1``, ..., and class `NODATA` where the source has no data (see
     `hqfnet.data.raster.read_valid`). A PNG has the colours and nothing else. Every file is written
-    under another name and renamed when it is whole.
+    under another name and renamed when it is whole; where it replaces another one, the side files of that one
+    (overviews, statistics, masks, world files) are removed, which would be read with the new one.
 
     Args:
         model: a checkpoint of hqfnet, or a module that maps (B, C, H, W) in [0, 1] to logits (B, num_classes, H, W)
-            and has ``in_channels``; it runs in evaluation mode.
+            and has ``in_channels``; it runs in evaluation mode. Where its ``forward`` has an argument ``valid``, that
+            tells it where there is data (B, C, H, W), bool.
         source: the image, in any format that GDAL reads.
         target: .tif, .tiff or .png.
         classes: names and colours; by default the model's own, or numbered classes.
@@ -86,13 +104,15 @@ def predict_scene(
         progress: show a progress bar.
 
     Raises:
-        ValueError: an argument out of range, an image that cannot be read, whose bands do not fit the model, or a file
-            that exists, could not be written or is of another kind; nothing has been written then.
+        ValueError: an argument out of range, an image that cannot be read or whose bands do not fit the model, a result
+            of the model that is not finite, or a file that exists, could not be written, is of another kind or is what
+            the source is read from; nothing has been written then.
     """
     source, target = Path(source), Path(target)
     _check_numbers(window, overlap, batch_size, scale)
     others = {"probabilities": probabilities, "preview": preview}
-    _check_outputs({"target": target} | {name: Path(path) for name, path in others.items() if path}, source, overwrite)
+    outputs = {"target": target} | {name: Path(path) for name, path in others.items() if path}
+    _check_outputs(outputs, source, overwrite)
     if device is not None:
         _check_device(device)
 
@@ -100,7 +120,8 @@ def predict_scene(
     classes = classes or getattr(network, "classes", None)
     if scale is None and isinstance(settings := getattr(network, "hparams", None), dict):
         scale = settings.get("scale")
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES), _open(source) as raster, ExitStack() as stack:
+    with _open(source) as raster, _naming_failure(target), ExitStack() as stack:
+        _check_sources(outputs, raster)
         scene = Scene(raster, _chosen_bands(raster, source, bands, network), scale)
         placed = raster.crs or raster.gcps[0] or raster.rpcs or not raster.transform.is_identity
         if not placed and target.suffix.lower() != ".png":
@@ -160,11 +181,8 @@ class Scene:
         return self.raster.width
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Valid]:
-        """Pixels (C, h, w) for the model, 0 where there is no data, and where there is (h, w)."""
-        try:
-            pixels, valid = read_valid(self.raster, self.bands, window)
-        except RasterioError as error:
-            raise ValueError(f"{self.raster.name}: the file is damaged: {error}") from error
+        """Pixels for the model, 0 where there is no data, and where there is, both (C, h, w)."""
+        pixels, valid = read_valid(self.raster, self.bands, window)
         return to_unit(pixels, self.scale), valid
 
 
@@ -178,6 +196,7 @@ def blended_rows(
     without any data are not predicted.
     """
     device = next(model.parameters()).device
+    takes_valid = "valid" in inspect.signature(model.forward).parameters
     was_training = model.training
     model.eval()
     high, wide = min(window, scene.height), min(window, scene.width)
@@ -191,11 +210,17 @@ def blended_rows(
                 for first in range(0, len(lefts), batch_size):
                     columns = lefts[first : first + batch_size]
                     windows = [scene.read(Window(left, top, wide, high)) for left in columns]
-                    images = torch.from_numpy(np.stack([pixels for pixels, _ in windows])).to(device)
+                    images, data = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*windows, strict=True))
                     for left, (_, there) in zip(columns, windows, strict=True):
-                        valid[:, left : left + wide] = there
+                        valid[:, left : left + wide] = there.any(axis=0)
                     if strip is None or any(there.any() for _, there in windows):
-                        scores = model(images).float().softmax(dim=1) * weights
+                        scores = model(images, *([data] if takes_valid else [])).float().softmax(dim=1) * weights
+                        if not scores.isfinite().all():
+                            raise ValueError(
+                                f"{scene.raster.name}: the model's result is not a number for the windows of {wide} x "
+                                f"{high} pixels at row {top}, columns {columns}; pixels there reach "
+                                f"{images.abs().max():.3g}"
+                            )
                         if strip is None:
                             strip = scores.new_zeros(scores.shape[1] + 1, high, scene.width)
                         for left, score in zip(columns, scores, strict=True):
@@ -256,7 +281,7 @@ def _check_device(device: str | torch.device) -> None:
         raise ValueError(f"device: '{device}' cannot be used: {error}") from error
 
 
-def _check_outputs(outputs: dict[str, Path], source: Path, overwrite: bool) -> None:
+def _check_outputs(outputs: Mapping[str, Path], source: Path, overwrite: bool) -> None:
     for name, path in outputs.items():
         if path.suffix.lower() not in SUFFIXES[name]:
             raise ValueError(f"{name}: expected a file name that ends in {' or '.join(SUFFIXES[name])}, got {path}")
@@ -268,18 +293,78 @@ def _check_outputs(outputs: dict[str, Path], source: Path, overwrite: bool) -> N
             raise ValueError(f"{name}: {path} is a folder")
         if path.exists() and source.exists() and path.samefile(source):
             raise ValueError(f"{name}: {path} is the source itself")
-        if path.exists() and not overwrite:
-            raise ValueError(f"{name}: {path} exists; it is only replaced when asked to (overwrite)")
+        for file in [path, *_side_files(path)]:
+            if file.exists() and not overwrite:
+                raise ValueError(f"{name}: {file} exists; it is only replaced when asked to (overwrite)")
     if len({path.resolve() for path in outputs.values()}) < len(outputs):
         raise ValueError(f"{', '.join(outputs)}: expected different files, got {', '.join(map(str, outputs.values()))}")
+
+
+def _check_sources(outputs: Mapping[str, Path], raster: rasterio.DatasetReader) -> None:
+    """Refuses to replace what the source is read from."""
+    replaced = [(name, file) for name, path in outputs.items() for file in [path, *_side_files(path)] if file.exists()]
+    if not replaced:
+        return
+    behind = [file for name in _files_behind(raster) for file in _files_named(name)]
+    for name, file in replaced:
+        if any(file.samefile(other) for other in behind):
+            raise ValueError(f"{name}: the source {raster.name} is read from {file}, which would be replaced")
+
+
+def _files_behind(raster: rasterio.DatasetReader) -> set[str]:
+    """GDAL's names of all that a raster is read from: for a VRT its sources, and what those are read from."""
+    found: set[str] = set()
+    waiting = {raster.name}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        try:
+            with open_raster(name) as inner:
+                waiting |= set(inner.files) - found
+                is_vrt = inner.driver == "VRT"
+        except DamagedFileError:  # a side file that is no raster
+            continue
+        if is_vrt and os.path.isfile(name):
+            # GDAL leaves out the sources of a VRT's masks.
+            texts = map(html.unescape, re.findall(r">\s*([^<>]+?)\s*<", Path(name).read_text(errors="replace")))
+            paths = {path for text in texts for path in (text, os.path.join(os.path.dirname(name), text))}
+            waiting |= set(filter(os.path.isfile, paths)) - found
+    return found
+
+
+def _files_named(name: str) -> list[Path]:
+    """The files that a name of GDAL's is about: itself, or FILE in ``/vsisubfile/0_100,FILE``, ``FORMAT:1:FILE``."""
+    parts = [name, *re.split(r'[,:?&="]+', name)]
+    tails = [part[start:] for part in parts for start in [0, *(slash.start() for slash in re.finditer("/", part))]]
+    heads = ["/".join(tail.split("/")[:count]) for tail in tails for count in range(1, tail.count("/") + 2)]
+    return [Path(head) for head in dict.fromkeys(heads) if os.path.isfile(head)]
+
+
+def _side_files(path: Path) -> list[Path]:
+    """The files that GDAL would read together with a raster of this name, or has read with the one that is there."""
+    letters = path.suffix[1:].lower()
+    own = re.compile(
+        rf"{re.escape(path.name.lower())}\.(ovr|msk|aux\.xml)(\..*)?|"
+        rf"{re.escape(path.stem.lower())}\.({letters[0]}{letters[-1]}|{letters})w"
+    )
+    siblings = [file for file in path.parent.iterdir() if file != path]
+    found = {file for file in siblings if own.fullmatch(file.name.lower())}
+    # Others of its stem (.wld, .RPB, ...) may be those of another raster.
+    if not any(file.stem == path.stem and file.suffix.lower() in IMAGES for file in siblings):
+        try:
+            with open_raster(path) as raster:
+                files = {Path(name) for name in raster.files} if raster.driver in ("GTiff", "PNG") else set()
+        except DamagedFileError:
+            files = set()
+        found |= files & set(siblings)
+    return sorted(found)
 
 
 def _chosen_bands(
     raster: rasterio.DatasetReader, source: Path, bands: Sequence[int] | None, model: nn.Module
 ) -> list[int]:
     if bands is None:
-        chosen = [i for i, kind in zip(raster.indexes, raster.colorinterp, strict=True) if kind != ColorInterp.alpha]
-        advice = "; choose by the argument bands"
+        chosen, advice = data_bands(raster), "; choose by the argument bands"
     else:
         chosen, advice = list(bands), ""
         missing = [i for i in chosen if i not in raster.indexes]
@@ -293,14 +378,24 @@ def _chosen_bands(
 
 @contextmanager
 def _open(path: Path) -> Iterator[rasterio.DatasetReader]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            raster = rasterio.open(path)
-    except RasterioError as error:
-        raise ValueError(f"source: {path} cannot be read as an image: {error}") from error
-    with raster:
+    with ExitStack() as stack:
+        try:
+            raster = stack.enter_context(open_raster(path, GDAL_CACHEMAX=CACHE_MEGABYTES))
+        except DamagedFileError as error:
+            raise ValueError(f"source: {path} cannot be read as an image: {error.__cause__}") from error
         yield raster
+
+
+@contextmanager
+def _naming_failure(target: Path) -> Iterator[None]:
+    """Errors of writing, as the one that is documented; those of reading have become it before."""
+    try:
+        yield
+    except (*GDAL_ERRORS, OSError) as error:
+        free = shutil.disk_usage(target.parent).free / 2**20
+        raise ValueError(
+            f"target: {target} could not be written: {first_cause(error)} ({free:.0f} MiB are free in {target.parent})"
+        ) from error
 
 
 def _work_folder(target: Path) -> tempfile.TemporaryDirectory[str]:
@@ -314,7 +409,13 @@ def _work_folder(target: Path) -> tempfile.TemporaryDirectory[str]:
 def _create(path: Path, scene: Scene, **profile: Any) -> rasterio.io.DatasetWriter:
     raster = scene.raster
     points, points_crs = raster.gcps
-    place = {"gcps": points, "crs": points_crs} if points else {"crs": raster.crs, "transform": raster.transform}
+    # A GeoTIFF has either; a transform says more, unless it is the only one that lacks its coordinate system.
+    placed = not raster.transform.is_identity and (raster.crs or not points_crs)
+    place = (
+        {"gcps": points, "crs": points_crs or CRS()}
+        if points and not placed
+        else {"crs": raster.crs, "transform": raster.transform}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(
@@ -360,14 +461,34 @@ def _write_preview(ids_path: Path, preview: Path, classes: ClassList) -> None:
 
 
 def _move(whole: Path, path: Path) -> None:
-    if whole.parent.stat().st_dev == path.parent.stat().st_dev:
-        os.replace(whole, path)
+    if whole.parent.stat().st_dev != path.parent.stat().st_dev:
+        # Another file system: copied under another name first, so that the last step is a renaming there as well.
+        with _work_folder(path) as folder:
+            copied = Path(folder) / path.name
+            shutil.copyfile(whole, copied)
+            _move(copied, path)
         return
-    # Another file system: copied under another name first, so that the last step is a renaming there as well.
-    with _work_folder(path) as folder:
-        copied = Path(folder) / path.name
-        shutil.copyfile(whole, copied)
-        os.replace(copied, path)
+    for file in _side_files(path):
+        file.unlink()
+    os.replace(whole, path)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit, so that no work folder is left; where they are ignored, they stay so."""
+    handled = [kind for kind in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(kind) != signal.SIG_IGN]
+
+    def end(number: int, _: Any) -> None:
+        for kind in handled:
+            signal.signal(kind, signal.SIG_IGN)  # a second one must not end the clearing up
+        raise SystemExit(128 + number)
+
+    before = [signal.signal(kind, end) for kind in handled]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(handled, before, strict=True):
+            signal.signal(kind, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -390,20 +511,21 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
-        return predict_scene(
-            options.checkpoint,
-            options.source,
-            options.output,
-            probabilities=options.probabilities,
-            preview=options.preview,
-            window=options.window,
-            overlap=options.overlap,
-            batch_size=options.batch_size,
-            bands=options.bands,
-            scale=options.scale,
-            device=options.device,
-            overwrite=options.overwrite,
-            progress=True,
-        )
+        with _ended_by_signals():
+            return predict_scene(
+                options.checkpoint,
+                options.source,
+                options.output,
+                probabilities=options.probabilities,
+                preview=options.preview,
+                window=options.window,
+                overlap=options.overlap,
+                batch_size=options.batch_size,
+                bands=options.bands,
+                scale=options.scale,
+                device=options.device,
+                overwrite=options.overwrite,
+                progress=True,
+            )
     except ValueError as error:
         parser.error(str(error))

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from hqfnet import checkpoint as ckpt
 from hqfnet.data.balance import class_weights
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
-from hqfnet.data.crops import Sample
+from hqfnet.data.crops import Sample, network_inputs
 from hqfnet.data.loader import ResumableLoader
 from hqfnet.layers import circuit_layers
 from hqfnet.model import create_model
@@ -193,14 +193,14 @@ class SegmentationTask(lightning.LightningModule):
         self._fitting = self._scaled = False
         self._resumed: dict[str, Any] | None = None  # the checkpoint's state of data and chance, until training starts
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, in_channels, H, W) in [0, 1] -> logits (B, num_classes, H, W)."""
-        logits: Tensor = self.model(images)
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """As of `HQFNet`: (B, in_channels, H, W) in [0, 1] -> logits (B, num_classes, H, W)."""
+        logits: Tensor = self.model(images, valid)
         return logits
 
     def loss(self, batch: Sample) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the logits."""
-        logits = self(batch["image"])
+        logits = self(*network_inputs(batch))
         loss = cross_entropy(logits, batch["mask"], self.class_weights) + dice_loss(logits, batch["mask"])
         for auxiliary in self.model.aux_losses.values():
             loss = loss + self.aux_weight * auxiliary

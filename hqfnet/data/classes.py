@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 IGNORE_INDEX = 255
 """Target value of pixels that neither train nor score."""
@@ -26,7 +28,8 @@ class ClassList:
         ignore_ids: ids in the masks that are neither trained nor scored.
 
     Raises:
-        ValueError: the lists differ in length, a colour cannot be read, or an ignored id is no 8-bit id or a class.
+        ValueError: the lists differ in length, two names are the same, a colour cannot be read, or an ignored id is
+            no 8-bit id or a class.
     """
 
     names: tuple[str, ...]
@@ -36,11 +39,13 @@ class ClassList:
     def __post_init__(self) -> None:
         if len(self.names) < 2 or len(self.names) > IGNORE_INDEX:
             raise ValueError(f"names: expected 2 to {IGNORE_INDEX} classes, got {len(self.names)}")
+        if doubled := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise ValueError(f"names: expected different names, got {', '.join(map(repr, doubled))} more than once")
         if len(self.colours) != len(self.names):
             raise ValueError(f"colours: got {len(self.colours)} for {len(self.names)} classes")
         for colour in self.colours:
             _rgb(colour)
-        if not all(0 <= i <= 255 for i in self.ignore_ids):
+        if not all(isinstance(i, Integral) and not isinstance(i, bool) and 0 <= i <= 255 for i in self.ignore_ids):
             raise ValueError(f"ignore_ids: expected ids in 0..255, got {list(self.ignore_ids)}")
         both = [i for i in self.ignore_ids if i < len(self.names)]
         if both:
@@ -64,7 +69,7 @@ class ClassList:
 def load_classes(source: str | Path) -> ClassList:
     """Reads a class file, or the shipped one of that name ("dubai").
 
-    The file is JSON; ``ignore_ids`` may be missing and is then [255]::
+    The file is JSON; ``ignore_ids`` may be missing and is then [255], and a text ``source`` may say where it is from::
 
         {
           "classes": [
@@ -75,7 +80,7 @@ def load_classes(source: str | Path) -> ClassList:
         }
 
     Raises:
-        ValueError: there is no such file, or it does not have this form.
+        ValueError: there is no such file, or it does not have this form, keys that are not known included.
     """
     shipped = resources.files("hqfnet") / "configs" / "classes" / f"{source}.json"
     path = Path(source)
@@ -83,13 +88,24 @@ def load_classes(source: str | Path) -> ClassList:
         raise ValueError(f"classes: '{source}' is neither a file nor the name of a shipped class list")
     try:
         content = json.loads((path if path.is_file() else shipped).read_text("utf-8-sig"))
-        entries = content["classes"]
-        names = tuple(str(entry["name"]) for entry in entries)
-        colours = tuple(str(entry["colour"]) for entry in entries)
-        ignore_ids = tuple(int(i) for i in content.get("ignore_ids", [IGNORE_INDEX]))
-        return ClassList(names, colours, ignore_ids)
+        _check_keys(content, {"source", "classes", "ignore_ids"})
+        for entry in content["classes"]:
+            _check_keys(entry, {"name", "colour"})
+        names = tuple(str(entry["name"]) for entry in content["classes"])
+        colours = tuple(str(entry["colour"]) for entry in content["classes"])
+        ignore_ids = content.get("ignore_ids", [IGNORE_INDEX])
+        if not isinstance(ignore_ids, list):
+            raise TypeError(f"ignore_ids: expected a list of ids, got {ignore_ids!r:.80}")
+        return ClassList(names, colours, tuple(ignore_ids))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"classes: '{source}' is not a class file: {type(error).__name__}: {error}") from error
+
+
+def _check_keys(content: Any, known: set[str]) -> None:
+    if not isinstance(content, dict):
+        raise TypeError(f"expected an object with {', '.join(sorted(known))}, got {content!r:.80}")
+    if unknown := sorted(content.keys() - known):
+        raise ValueError(f"{', '.join(map(repr, unknown))} is not known; known are {', '.join(sorted(known))}")
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

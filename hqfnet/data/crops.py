@@ -20,14 +20,14 @@ from hqfnet.data.raster import DamagedFileError, Pixels, Valid, to_unit
 
 Sample = dict[str, Tensor]
 Decoded = tuple[Pixels, Valid, npt.NDArray[np.uint8]]
-"""Pixels (channels, H, W) as in the file, where there is data (H, W), and class ids (H, W) as in the file."""
+"""Pixels as in the file and where there is data, both (channels, H, W), and class ids (H, W) as in the file."""
 
 
 class CropDataset(Dataset[Sample]):
     """Square crops of labelled images of any size.
 
-    Sample i is ``{"image": (channels, crop, crop) float32, "mask": (crop, crop) int64}`` with `IGNORE_INDEX` where
-    nothing is to be learned.
+    Sample i is ``{"image": (channels, crop, crop) float32, "valid": (channels, crop, crop) bool, "mask": (crop, crop)
+    int64}``: where a band has data, 0 elsewhere, and `IGNORE_INDEX` where nothing is to be learned.
 
     The crops form a grid without overlap that covers every image; what hangs over the edge is filled by the border of
     the image and ignored in the mask, as pixels without data are. With ``augment``, sample i is instead a random crop
@@ -117,12 +117,14 @@ class CropDataset(Dataset[Sample]):
             warnings.warn(f"{error}; it is skipped", stacklevel=2)
             return {
                 "image": torch.zeros(self.channels, self.crop, self.crop),
+                "valid": torch.zeros(self.channels, self.crop, self.crop, dtype=torch.bool),
                 "mask": torch.full((self.crop, self.crop), IGNORE_INDEX),
             }
-        target = np.where(valid, self._target(index, ids), np.uint8(IGNORE_INDEX))
+        target = np.where(valid.any(axis=0), self._target(index, ids), np.uint8(IGNORE_INDEX))
         missing = ((0, self.crop - target.shape[0]), (0, self.crop - target.shape[1]))
         sample = {
             "image": torch.from_numpy(np.pad(to_unit(pixels, self.scale), ((0, 0), *missing), mode="edge")),
+            "valid": torch.from_numpy(np.pad(valid, ((0, 0), *missing), mode="edge")),
             "mask": torch.from_numpy(np.pad(target, missing, constant_values=IGNORE_INDEX)).long(),
         }
         return jitter_at_random(turn_at_random(sample), self.jitter) if self.augment else sample
@@ -148,9 +150,15 @@ _TURNS = v2.Compose(
 
 
 def turn_at_random(sample: Sample) -> Sample:
-    """Flips and turns a square sample by a multiple of 90 degrees, image and mask alike."""
-    turned = _TURNS(tv_tensors.Image(sample["image"]), tv_tensors.Mask(sample["mask"]))
-    return {name: tensor.as_subclass(Tensor) for name, tensor in zip(("image", "mask"), turned, strict=True)}
+    """Flips and turns a square sample by a multiple of 90 degrees, all its parts alike."""
+    parts = [tv_tensors.Image(sample["image"]), *(tv_tensors.Mask(sample[name]) for name in sample if name != "image")]
+    turned = [tensor.as_subclass(Tensor) for tensor in _TURNS(*parts)]
+    return dict(zip(["image", *(name for name in sample if name != "image")], turned, strict=True))
+
+
+def network_inputs(sample: Sample) -> list[Tensor]:
+    """What a network is given of a sample or batch: the image and, where that is known, where it has data."""
+    return [sample[name] for name in ("image", "valid") if name in sample]
 
 
 def jitter_at_random(sample: Sample, amount: float) -> Sample:

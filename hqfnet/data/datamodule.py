@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList, load_classes
 from hqfnet.data.crops import Sample
-from hqfnet.data.folder import FolderDataset
+from hqfnet.data.folder import FolderDataset, warn_of_shared_images
 from hqfnet.data.generated import SCENE_CLASSES, GeneratedScenes
 from hqfnet.data.loader import SharedLoader, resumable
 
@@ -134,6 +135,7 @@ class FolderData(SceneData):
         self.keep_in_memory = keep_in_memory
 
     def dataset(self, stage: str) -> FolderDataset:
+        warn_of_shared_images(Path(self.root), list(self.splits.values()))
         return FolderDataset(
             self.root,
             self.splits[stage],

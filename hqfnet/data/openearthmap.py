@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 import matplotlib.pyplot as plt
 import numpy as np
-import rasterio
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 from torchgeo.datasets.utils import check_integrity, download_url, extract_archive
+
+from hqfnet.data.raster import open_raster
 
 
 class OpenEarthMap(NonGeoDataset):
@@ -154,12 +155,12 @@ class OpenEarthMap(NonGeoDataset):
         return files
 
     def _load_image(self, path: Path) -> Tensor:
-        with rasterio.open(path) as raster:
+        with open_raster(path) as raster:
             if raster.count < 3:
                 raise ValueError(f"{path}: expected an image of 3 bands, got {raster.count}")
             return torch.from_numpy(raster.read((1, 2, 3), out_dtype="float32"))
 
     def _load_mask(self, path: Path) -> Tensor:
-        with rasterio.open(path) as raster:
+        with open_raster(path) as raster:
             ids = raster.read(1).astype(np.int64)
         return torch.from_numpy(np.where(ids == 0, self.unlabelled, ids - 1))

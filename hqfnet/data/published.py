@@ -12,16 +12,19 @@ from urllib.error import URLError
 from zipfile import BadZipFile
 
 import numpy as np
+import torchgeo.datasets
+from PIL import Image
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
-from torchgeo.datamodules import LandCoverAIDataModule, NonGeoDataModule
-from torchgeo.datasets import LandCoverAI, NonGeoDataset, SeasoNet
+from torch import Tensor
+from torchgeo.datamodules import NonGeoDataModule
+from torchgeo.datasets import NonGeoDataset, SeasoNet
 
 from hqfnet.data.classes import IGNORE_INDEX, ClassList
 from hqfnet.data.crops import CropDataset, Decoded
 from hqfnet.data.datamodule import SceneData
 from hqfnet.data.openearthmap import OpenEarthMap
-from hqfnet.data.raster import DamagedFileError, raster_size
+from hqfnet.data.raster import DamagedFileError, Layout
 
 # Whatever the readers behind torchgeo raise for a damaged file: Pillow OSError and SyntaxError, rasterio its own.
 _READ_ERRORS = (OSError, SyntaxError, RasterioError)
@@ -77,8 +80,9 @@ class TorchGeoCrops(CropDataset):
         ids = mask[rows, columns].numpy()
         if ids.min() < -1 or ids.max() > IGNORE_INDEX:
             raise ValueError(f"{self.name(index)}: class ids from {ids.min()} to {ids.max()} are out of range")
+        pixels = image[:, rows, columns].numpy()
         # Where nothing is labelled, torchgeo may have -1, which becomes IGNORE_INDEX.
-        return image[:, rows, columns].numpy(), np.ones(ids.shape, bool), ids.astype(np.uint8)
+        return pixels, np.broadcast_to(True, pixels.shape), ids.astype(np.uint8)
 
 
 class TorchGeoData(SceneData):
@@ -159,6 +163,15 @@ class TorchGeoData(SceneData):
             ) from error
 
 
+class LandCoverAI(torchgeo.datasets.LandCoverAI):
+    """torchgeo's, with the checksums of the masks checked, which Pillow decodes regardless of them."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        with Image.open(Path(self.root, "output", f"{self.ids[index].strip()}_m.png")) as mask:
+            mask.verify()
+        return super().__getitem__(index)
+
+
 class LandCoverAIData(TorchGeoData):
     """LandCover.ai (arXiv 2005.02264): aerial images of Poland, RGB, 25 and 50 cm a pixel, 5 classes.
 
@@ -193,7 +206,7 @@ class LandCoverAIData(TorchGeoData):
             raise ValueError(
                 f"{root}: the images are not cut into chips yet; run the archive's split.py in that folder"
             )
-        module = LandCoverAIDataModule(batch_size, workers, root=root, download=download, checksum=checksum)
+        module = NonGeoDataModule(LandCoverAI, batch_size, workers, root=root, download=download, checksum=checksum)
         classes = class_list(LandCoverAI)
         super().__init__(module, classes, 255, crop, 3, augment, jitter, skip_damaged, batch_size, workers)
 
@@ -326,7 +339,7 @@ class OpenEarthMapData(TorchGeoData):
         readable, sizes = [], []
         for files in source.files:
             try:
-                sizes.append(raster_size(files["image"]))
+                sizes.append(Layout.of(files["image"]).size)
             except DamagedFileError as error:
                 if not self.skip_damaged:
                     raise
@@ -349,7 +362,7 @@ def first_size(files: Sequence[str], skip_damaged: bool) -> tuple[int, int]:
     """The size of the first file; with ``skip_damaged``, of the first that can be read."""
     for file in files:
         try:
-            return raster_size(Path(file))
+            return Layout.of(Path(file)).size
         except DamagedFileError:
             if not skip_damaged:
                 raise

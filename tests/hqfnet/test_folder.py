@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import torch
 from PIL import Image
+from rasterio.transform import from_origin
+from torch.utils.data import DataLoader
 
 from hqfnet.data import IGNORE_INDEX, ClassList, FolderData, FolderDataset, class_pixels, class_weights, load_classes
 from hqfnet.data.raster import mask_colours, read_image, to_unit
+from hqfnet.task import SegmentationTask
 
 
 def dataset(root: Path, split: str = "val", **arguments: object) -> FolderDataset:
@@ -108,6 +113,34 @@ def test_pixels_without_data_are_ignored(folder: Path, nodata: float, keep_in_me
     assert np.array_equal(sample["mask"][10:50], np.where(ids[10:] == 9, IGNORE_INDEX, ids[10:]))
 
 
+@pytest.mark.parametrize("nodata", [None, -9999.0])
+@pytest.mark.parametrize("augment", [False, True])
+def test_band_statistics_of_a_training_are_of_its_data(folder: Path, nodata: float | None, augment: bool) -> None:
+    """Three quarters are missing, one band is missing alone elsewhere, and a pixel is beyond all measure."""
+    rng = np.random.default_rng(3)
+    empty = np.nan if nodata is None else nodata
+    for stem, (height, width) in {"a": (70, 100), "b": (64, 64)}.items():
+        pixels = rng.normal(0.823, 0.05, (4, height, width)).astype(np.float32)
+        pixels[:, : height * 3 // 4] = empty
+        pixels[2, -1, -1] = 1e25
+        if nodata is not None:
+            pixels[3, -5:] = nodata
+        (folder / "images" / f"{stem}.png").unlink()
+        profile: dict[str, Any] = {"driver": "GTiff", "height": height, "width": width, "count": 4, "dtype": "float32"}
+        with rasterio.open(folder / "images" / f"{stem}.tif", "w", nodata=nodata, **profile) as raster:
+            raster.write(pixels)
+    task = SegmentationTask("hq_unet", 3, in_channels=4, pretrained=False).train()
+    crops = DataLoader(dataset(folder, "train", channels=4, crop=32, augment=augment), batch_size=4)
+    for batch in crops:
+        assert batch["valid"].shape == batch["image"].shape
+        assert (batch["image"][~batch["valid"]] == 0).all()
+        assert torch.isfinite(task.loss(batch)[0])
+    norm = task.model.stem.norm
+    assert norm is not None
+    torch.testing.assert_close(norm.running_mean, torch.full((4,), 0.823), rtol=0, atol=0.01)
+    torch.testing.assert_close(norm.running_var.sqrt(), torch.full((4,), 0.05), rtol=0.1, atol=0)
+
+
 def test_palette_of_a_mask(folder: Path) -> None:
     assert mask_colours(folder / "masks" / "a.png")[2] == "#1400FD"
 
@@ -119,6 +152,146 @@ def test_names_of_all_languages_and_side_files(folder: Path) -> None:
             (folder / kind / "Zürich 地図").with_suffix(suffix).write_text("no image")
     (folder / "val.txt").write_text("Zürich 地図\r\n", "utf-8-sig")
     read_all(folder)
+
+
+def test_side_files_are_no_second_image(folder: Path) -> None:
+    """Of whatever program they are; only what can be an image is one."""
+    sides = "qml rrd RPB IMD tab clr tfw md5 msk dbf lyr cpg sha1 html pdf kml geojson gpkg"
+    for kind in ("images", "masks"):
+        for suffix in sides.split():
+            (folder / kind / f"c.{suffix}").write_text("no image")
+    read_all(folder)
+
+
+PLACE: dict[str, Any] = {"crs": "EPSG:32640", "transform": from_origin(300000, 2800000, 0.5, 0.5)}
+
+
+def place(root: Path, **of_the_mask: object) -> None:
+    """The validation image as a GeoTIFF in `PLACE`, its mask as one elsewhere."""
+    for kind, place in (("images", PLACE), ("masks", of_the_mask)):
+        with Image.open(root / kind / "c.png") as old:
+            pixels = np.atleast_3d(np.array(old)).transpose(2, 0, 1)
+        (root / kind / "c.png").unlink()
+        profile: dict[str, Any] = {"count": len(pixels), "height": 50, "width": 90, "dtype": "uint8"}
+        with rasterio.open(root / kind / "c.tif", "w", driver="GTiff", **profile | place) as file:
+            file.write(pixels)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "said"),
+    [
+        ({"transform": from_origin(300005, 2800000, 0.5, 0.5)}, "their places, by up to 10.0 pixels"),
+        ({"transform": from_origin(300000, 2800000.3, 0.5, 0.5)}, "their places, by up to 0.6 pixels"),
+        ({"transform": from_origin(300000, 2800000, 1, 1)}, "their places, by up to 103.0 pixels"),
+        ({"crs": None, "transform": from_origin(300005, 2800000, 0.5, 0.5)}, "their places, by up to 10.0 pixels"),
+        ({"crs": "EPSG:32639"}, "their coordinate systems, EPSG:32640 and EPSG:32639"),
+        (
+            {"crs": "EPSG:4326", "transform": from_origin(55, 25, 1e-5, 1e-5)},
+            "their coordinate systems, EPSG:32640 and",
+        ),
+    ],
+)
+def test_masks_that_lie_elsewhere_are_said(folder: Path, elsewhere: dict[str, object], said: str) -> None:
+    place(folder, **PLACE | elsewhere)
+    with pytest.warns(UserWarning, match=rf"1 mask\(s\) do not lie where their images lie, first: .*c\.tif .* {said}"):
+        dataset(folder)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    "here",
+    [
+        {},
+        {"crs": rasterio.CRS.from_epsg(32640).to_wkt()},
+        {"transform": from_origin(300000.1, 2800000, 0.5, 0.5)},
+        {"crs": None},
+        {"crs": None, "transform": None},
+        {"transform": None},
+    ],
+)
+def test_masks_in_their_place_are_not(folder: Path, here: dict[str, object]) -> None:
+    place(folder, **{key: value for key, value in (PLACE | here).items() if value is not None})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset(folder)
+
+
+@pytest.mark.parametrize("stages", [("train", "val"), ("train", "test"), ("val", "test")])
+def test_an_image_in_two_splits_is_said(folder: Path, stages: tuple[str, str]) -> None:
+    (folder / "test.txt").write_text("b\n" if "train" in stages else "c\n")
+    if "test" not in stages:
+        (folder / "test.txt").unlink()
+        (folder / "val.txt").write_text("c\nb\n")
+    data = FolderData(str(folder), classes=3, ignore_ids=[9], crop=32)
+    shared = "c" if stages == ("val", "test") else "b"
+    for stage in stages:
+        message = rf"{stages[0]}\.txt and .*{stages[1]}\.txt share 1 image\(s\), first '{shared}'"
+        with pytest.warns(UserWarning, match=message):
+            data.dataset(stage)
+
+
+def test_an_image_that_is_listed_twice_is_said(folder: Path) -> None:
+    """It counts twice in the scores."""
+    (folder / "val.txt").write_text("c\nc\n")
+    with pytest.warns(UserWarning, match=r"val\.txt: lists 1 image\(s\) more than once, first 'c'"):
+        assert len(dataset(folder)) == 12
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_split_that_is_not_used_may_be_empty(folder: Path) -> None:
+    (folder / "test.txt").write_text("")
+    FolderData(str(folder), classes=3, ignore_ids=[9], crop=32).dataset("train")
+    FolderData(str(folder), classes=3, ignore_ids=[9], crop=32, val_split="train").dataset("train")
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "said"),
+    [
+        ([0, 255], 2, r"\[0, 255\] alone, and of these \[255\] do not count.* classes have the ids 0 to 1"),
+        ([1, 255], 3, r"\[1, 255\] alone, and of these \[255\] do not count.* classes have the ids 0 to 2"),
+        ([255], 2, r"\[255\] alone"),
+    ],
+)
+def test_masks_with_nothing_to_tell_apart_are_said(folder: Path, ids: list[int], classes: int, said: str) -> None:
+    """Masks of 0 and 255 would score 1.0: the second class is an id that is ignored."""
+    for stem, shape in (("a", (70, 100)), ("b", (64, 64))):
+        mask = np.random.default_rng(0).choice(ids, shape).astype(np.uint8)
+        Image.fromarray(mask).save(folder / "masks" / f"{stem}.png")
+    with pytest.warns(UserWarning, match=rf"train\.txt: its masks hold the ids {said}"):
+        FolderDataset(folder, "train", ClassList.numbered(classes), 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FolderDataset(folder, "train", ClassList.numbered(max(ids) + 1 if max(ids) < 255 else 2, (9,)), 32)
+        mask[0, 0] = 1 - min(ids) if min(ids) < 2 else 1
+        mask[0, 1] = min(ids) if min(ids) < 2 else 0
+        Image.fromarray(mask).save(folder / "masks" / "b.png")  # the second class, in the last mask
+        FolderDataset(folder, "train", ClassList.numbered(classes), 32)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"classes": CLASSES, "ignore_ids": "255"}', "ignore_ids: expected a list of ids, got '255'"),
+        ('{"classes": CLASSES, "ignore_ids": ["255"]}', r"ignore_ids: expected ids in 0\.\.255, got \['255'\]"),
+        ('{"classes": CLASSES, "ignore_ids": [5.5]}', r"ignore_ids: expected ids in 0\.\.255, got \[5\.5\]"),
+        ('{"classes": CLASSES, "ignore_ids": [true]}', r"ignore_ids: expected ids in 0\.\.255, got \[True\]"),
+        ('{"classes": CLASSES, "ignore_id": [5]}', "'ignore_id' is not known; known are classes, ignore_ids, source"),
+        ('{"classes": [{"name": "a", "color": "#000000"}]}', "'color' is not known; known are colour, name"),
+        ('{"classes": {"a": "#000000", "b": "#000000"}}', "expected an object with colour, name, got 'a'"),
+        ('{"classes": [["a", "#000000"]]}', "expected an object with colour, name"),
+        ("[]", "expected an object with classes, ignore_ids, source"),
+        (
+            '{"classes": [{"name": "a", "colour": "#000000"}, {"name": "a", "colour": "#000001"}]}',
+            "names: expected different names, got 'a' more than once",
+        ),
+    ],
+)
+def test_class_files_say_what_is_wrong(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "classes.json"
+    classes = '[{"name": "a", "colour": "#000000"}, {"name": "b", "colour": "#0000FF"}]'
+    path.write_text(content.replace("CLASSES", classes))
+    with pytest.raises(ValueError, match=rf"'.*classes\.json' is not a class file: \w+: .*{said}"):
+        load_classes(path)
 
 
 def read_all(root: Path) -> None:
@@ -280,6 +453,19 @@ def test_jitter_changes_brightness_and_contrast_alone(folder: Path) -> None:
     assert torch.equal(dataset(folder, jitter=0.2)[0]["image"], dataset(folder)[0]["image"])
     with pytest.raises(ValueError, match=r"jitter: expected a share in \[0, 1\), got 1"):
         dataset(folder, jitter=1)
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_files_that_are_cut_are_named_whatever_is_skipped(folder: Path, kind: str) -> None:
+    """In crops of the whole image, too, where GDAL has a way of its own to read a PNG."""
+    path = folder / kind / "c.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for keep in (False, True):
+        with pytest.raises(ValueError, match=rf"{kind}.c\.png: the file is damaged"):
+            dataset(folder, crop=90, keep_in_memory=keep)[0]
+        with pytest.warns(UserWarning, match=rf"{kind}.c\.png: the file is damaged.*it is skipped"):
+            sample = dataset(folder, crop=90, keep_in_memory=keep, skip_damaged=True)[0]
+        assert (sample["mask"] == IGNORE_INDEX).all()
 
 
 def test_damaged_files_are_skipped_only_when_asked(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import rasterio.shutil
 import torch
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioIOError
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
@@ -144,6 +148,25 @@ def test_a_geotiff_keeps_its_place_and_shows_its_classes(scene: Path, out: Path)
     assert {path.name for path in out.iterdir()} == {"ids.tif", "preview.png"}
 
 
+def test_sources_that_cannot_be_right_are_named(tmp_path: Path, picture: Path, out: Path) -> None:
+    """Before anything is written; a PNG that is cut, in a window that holds all of it."""
+    picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+    radar = write_scene(tmp_path / "radar.tif", np.ones((3, 20, 20), np.complex64))
+    counts = write_scene(tmp_path / "counts.tif", np.ones((3, 20, 20), np.int64))
+    mixed = write_vrt(tmp_path / "mixed.vrt", "counts.tif")
+    mixed.write_text(mixed.read_text().replace("Byte", "Float32", 1))
+    for source, message in {
+        picture: r"picture\.png: the file is damaged",
+        radar: r"radar\.tif: expected bands of one real type, got complex64 in the bands \[1, 2, 3\]",
+        mixed: r"mixed\.vrt: expected bands of one real type, got float32, uint8 in the bands \[1, 2, 3\]",
+        counts: "scale: expected the pixel value that becomes 1, since pixels are int64",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            predict_scene(Brightest(), source, out / "ids.png")
+    assert not list(out.iterdir())
+    predict_scene(Brightest(), counts, out / "ids.png", scale=10)
+
+
 def test_ground_control_points_are_kept(tmp_path: Path, out: Path) -> None:
     points = [GroundControlPoint(0, 0, 10, 50), GroundControlPoint(0, 20, 11, 50), GroundControlPoint(20, 0, 10, 49)]
     with rasterio.open(
@@ -172,6 +195,11 @@ def test_rational_polynomials_are_kept(tmp_path: Path, out: Path) -> None:
         predict_scene(Brightest(), source, out / "ids.tif")
     with rasterio.open(out / "ids.tif") as file:
         assert file.rpcs.to_dict() == polynomials.to_dict()
+    with rasterio.open(source, "r+") as file:
+        file.crs, file.transform = PLACE["crs"], PLACE["transform"]
+    with rasterio.open(predict_scene(Brightest(), source, out / "ids.tif", overwrite=True)) as file:
+        assert file.rpcs.to_dict() == polynomials.to_dict()
+        assert (file.crs, file.transform) == (rasterio.CRS.from_string(PLACE["crs"]), PLACE["transform"])
 
 
 def test_probabilities(scene: Path, out: Path) -> None:
@@ -361,9 +389,284 @@ def test_failures_leave_nothing_behind(
     with pytest.raises(RuntimeError, match="out of memory"):
         predict_scene(Failing(), scene, out / "ids.tif", window=16, overwrite=overwrite)
     monkeypatch.setattr(rasterio.shutil, "copy", failing_copy)
-    with pytest.raises(RasterioIOError, match="no space left"):
+    with pytest.raises(
+        ValueError, match=r"target: .*ids\.tif could not be written: no space left on device \(.* MiB are"
+    ):
         predict_scene(Brightest(), scene, out / "ids.tif", overwrite=overwrite)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000, 250_000, 400_000, 470_000, 900_000])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_is_said(tmp_path: Path, limit: int, overwrite: bool) -> None:
+    """At whatever step it is full; what was there stays."""
+    source = write_scene(tmp_path / "scene.tif", np.random.default_rng(1).integers(0, 256, (3, 700, 600), np.uint8))
+    out = tmp_path / "out"
+    out.mkdir()
+    if overwrite:
+        (out / "ids.tif").write_text("precious")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
+    try:
+        with pytest.raises(ValueError, match=r"target: .*ids\.tif could not be written: .* \(.* MiB are free in"):
+            predict_scene(
+                Brightest(), source, out / "ids.tif", overlap=0, probabilities=out / "shares.tif", overwrite=overwrite
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+class Interrupted(Brightest):
+    """Its process gets a signal, twice, with the third window."""
+
+    def __init__(self, kind: signal.Signals) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        if self.windows == 3:
+            os.kill(os.getpid(), self.kind)
+            os.kill(os.getpid(), self.kind)
+        return logits
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_leaves_nothing_behind(
+    scene: Path, out: Path, monkeypatch: pytest.MonkeyPatch, kind: signal.Signals, ignored: bool
+) -> None:
+    """As under nohup, a signal that is ignored stays so."""
+    (out / "ids.tif").write_text("precious")
+    monkeypatch.setattr("hqfnet.predict._module", lambda *_: Interrupted(kind))
+    arguments = [str(scene), "-o", str(out / "ids.tif"), "--checkpoint", "a.ckpt", "--window", "16", "--overwrite"]
+    before = signal.signal(kind, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        if ignored:
+            main(arguments)
+        else:
+            with pytest.raises(SystemExit) as end:
+                main(arguments)
+            assert end.value.code == 128 + kind
+            assert (out / "ids.tif").read_text() == "precious"
+        assert signal.getsignal(kind) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(kind, before)
+    assert [path.name for path in out.iterdir()] == ["ids.tif"]
+
+
+@pytest.mark.parametrize("value", [1e20, 1e30, 3.4e38, -3.4e38, float("inf"), float("nan")])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_one_pixel_beyond_all_measure_is_without_data(tmp_path: Path, out: Path, value: float, channels: int) -> None:
+    """And changes no class of the window around it."""
+    pixels = np.random.default_rng(2).random((channels, 40, 40)).astype(np.float32)
+    torch.manual_seed(0)
+    task = SegmentationTask("hq_unet", 3, in_channels=channels, pretrained=False).eval()
+    found = []
+    for spoilt in (0, value):
+        pixels[1, 20, 20] = spoilt
+        scene = write_scene(tmp_path / "scene.tif", pixels)
+        with rasterio.open(predict_scene(task, scene, out / "ids.tif", overwrite=True)) as file:
+            found.append(file.read(1))
+    assert found[1][20, 20] == 255
+    assert (found[1] == 255).sum() == 1
+    pixels[:, 20, 20] = 0
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    with rasterio.open(predict_scene(task, scene, out / "ids.tif", overwrite=True)) as file:
+        assert np.array_equal(np.where(found[1] == 255, file.read(1), found[1]), file.read(1))
+
+
+def test_a_result_that_is_no_number_is_an_error(scene: Path, out: Path) -> None:
+    """Its classes would all be 0."""
+    model = Brightest()
+    with torch.no_grad():
+        model.scale.fill_(float("nan"))
+    with pytest.raises(
+        ValueError, match=r"scene\.tif: the model's result is not a number for the windows of 16 x 16 pix"
+    ):
+        predict_scene(model, scene, out / "ids.tif", window=16)
+    assert not list(out.iterdir())
+
+
+def test_networks_that_ask_are_told_where_there_is_data(tmp_path: Path, out: Path) -> None:
+    class Told(Brightest):
+        def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+            seen.append(valid)
+            return super().forward(images)
+
+    seen: list[Tensor | None] = []
+    pixels = np.random.default_rng(2).random((3, 30, 30)).astype(np.float32)
+    pixels[:, 5, 5] = pixels[1, 7, 7] = -9999
+    predict_scene(Told(), write_scene(tmp_path / "gaps.tif", pixels, nodata=-9999), out / "ids.tif")
+    (valid,) = seen
+    assert valid is not None
+    assert np.array_equal(valid[0].numpy(), pixels != -9999)
+
+
+def test_alpha_and_an_infrared_band(tmp_path: Path, out: Path) -> None:
+    """Alpha in the second place of five is no band of the model, and a mask."""
+    pixels = np.random.default_rng(2).integers(1, 256, (5, 30, 30)).astype(np.uint8)
+    pixels[1, :10] = 0
+    colours = [ColorInterp.red, ColorInterp.alpha, ColorInterp.green, ColorInterp.blue, ColorInterp.gray]
+    profile: dict[str, Any] = {"height": 30, "width": 30, "count": 5, "dtype": "uint8"} | PLACE
+    with rasterio.open(tmp_path / "five.tif", "w", driver="GTiff", **profile) as file:
+        file.colorinterp = colours
+        file.write(pixels)
+    with rasterio.open(predict_scene(Brightest(4), tmp_path / "five.tif", out / "ids.tif")) as file:
+        ids = file.read(1)
+    assert file.nodata == 255
+    assert np.array_equal(ids, np.where(pixels[1] == 0, 255, pixels[[0, 2, 3, 4]].argmax(axis=0)))
+
+
+POINTS = '<GCP Id="a" Pixel="0" Line="0" X="10" Y="50"/><GCP Id="b" Pixel="20" Line="0" X="11" Y="50"/>'
+TRANSFORM = "<GeoTransform>300000,0.5,0,2800000,0,-0.5</GeoTransform>"
+
+
+def write_vrt(path: Path, source: str, head: str = "", relative: int = 1, side: int = 20) -> Path:
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{k}"><SimpleSource><SourceFilename relativeToVRT="{relative}">{source}'
+        f"</SourceFilename><SourceBand>{k}</SourceBand></SimpleSource></VRTRasterBand>"
+        for k in (1, 2, 3)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}">{head}{bands}</VRTDataset>')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        (f"<SRS>EPSG:32640</SRS>{TRANSFORM}<GCPList Projection='EPSG:4326'>{POINTS}</GCPList>", "transform"),
+        (f"{TRANSFORM}<GCPList>{POINTS}</GCPList>", "transform"),
+        (f"<SRS>EPSG:32640</SRS>{TRANSFORM}<GCPList>{POINTS}</GCPList>", "transform"),
+        (f"{TRANSFORM}<GCPList Projection='EPSG:4326'>{POINTS}</GCPList>", "points"),
+        (f"<GCPList>{POINTS}</GCPList>", "points"),
+        (f"<GCPList Projection='EPSG:4326'>{POINTS}</GCPList>", "points"),
+    ],
+)
+def test_places_of_two_kinds(tmp_path: Path, out: Path, head: str, kept: str) -> None:
+    """A GeoTIFF has a transform or points; the transform and its system are kept."""
+    with rasterio.open(
+        tmp_path / "plain.tif", "w", driver="GTiff", height=20, width=20, count=3, dtype="uint8"
+    ) as file:
+        file.write(np.ones((3, 20, 20), np.uint8))
+    source = write_vrt(tmp_path / "points.vrt", "plain.tif", head)
+    target = predict_scene(Brightest(), source, out / "ids.tif", probabilities=out / "shares.tif")
+    for path in (target, out / "shares.tif"):
+        with rasterio.open(source) as before, rasterio.open(path) as after:
+            if kept == "transform":
+                assert (after.crs, after.transform) == (before.crs, before.transform)
+            else:
+                assert after.gcps[1] == before.gcps[1]
+                assert [(p.row, p.col, p.x, p.y) for p in after.gcps[0]] == [(0, 0, 10, 50), (0, 20, 11, 50)]
+
+
+def side_files(path: Path) -> dict[str, Path]:
+    """Side files of another raster at this path, each of which GDAL takes for one of what is there now."""
+    old = {"driver": "GTiff", "count": 1, "dtype": "uint8"}
+    names = {kind: path.with_name(path.name + kind) for kind in (".ovr", ".msk", ".aux.xml", ".ovr.aux.xml")}
+    for kind, side in ((".ovr", 15), (".msk", 40)):
+        with rasterio.open(names[kind], "w", height=60 if side == 40 else side, width=side, **old) as file:
+            file.write(np.full((1, *file.shape), 0, np.uint8))
+    for kind in (".aux.xml", ".ovr.aux.xml"):
+        names[kind].write_text(f"<PAMDataset>{TRANSFORM}<Metadata><MDI key='old'>1</MDI></Metadata></PAMDataset>")
+    names["world"] = path.with_suffix(path.suffix[:2] + path.suffix[-1] + "w")
+    names["world"].write_text("7\n0\n0\n-7\n5\n5\n")
+    return names
+
+
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_side_files_go_with_their_file(scene: Path, out: Path, ending: str) -> None:
+    target = out / f"ids.{ending}"
+    clean = predict_scene(Brightest(), scene, out / f"clean.{ending}")
+    names = side_files(target)
+    (out / "ids.qml").write_text("a style is the user's")
+    for file in names.values():
+        with pytest.raises(ValueError, match=r"target: .*ids.* exists; it is only replaced when asked to"):
+            predict_scene(Brightest(), scene, target)
+        assert file.exists()
+    target.write_text("old")
+    predict_scene(Brightest(), scene, target, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == sorted([clean.name, target.name, "ids.qml"])
+    with rasterio.open(target) as file, rasterio.open(clean) as expected:
+        assert file.files == [str(target)]
+        assert file.transform == expected.transform
+        assert file.tags() == expected.tags()
+        assert file.mask_flag_enums == expected.mask_flag_enums
+        assert np.array_equal(file.read(), expected.read())
+
+
+def test_side_files_of_other_rasters_stay(scene: Path, out: Path) -> None:
+    """A world file .wld may be that of any raster of its stem; .jgw is that of a JPEG."""
+    for name in ("ids.wld", "ids.jgw", "ids2.tfw"):
+        (out / name).write_text("7\n0\n0\n-7\n5\n5\n")
+    (out / "ids.jpg").write_text("a photo")
+    predict_scene(Brightest(), scene, out / "ids.tif")
+    predict_scene(Brightest(), scene, out / "ids.tif", overwrite=True)
+    assert {path.name for path in out.iterdir()} == {"ids.tif", "ids.jpg", "ids.wld", "ids.jgw", "ids2.tfw"}
+
+
+@pytest.mark.parametrize("how", [
+    "relative", "absolute", "nested", "mosaic", "symlink", "hard link", "link to the target", "vsisubfile",
+    "subdataset", "mask", "overview", "side file",
+])  # fmt: skip
+def test_what_the_source_is_read_from_is_not_replaced(tmp_path: Path, out: Path, how: str) -> None:
+    base = out / "b.tif"
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 20, 20), np.uint8)
+    write_scene(base, pixels)
+    other = write_scene(tmp_path / "other.tif", pixels)
+    source, target = tmp_path / "source.vrt", base
+    if how in ("relative", "symlink", "hard link", "link to the target"):
+        name = "out/b.tif"
+        if how == "symlink":
+            (tmp_path / "link.tif").symlink_to(base)
+            name = "link.tif"
+        elif how == "hard link":
+            (tmp_path / "link.tif").hardlink_to(base)
+            name = "link.tif"
+        elif how == "link to the target":
+            target = out / "link.tif"
+            target.symlink_to(base)
+        write_vrt(source, name)
+    elif how == "absolute":
+        write_vrt(source, str(base), relative=0)
+    elif how == "nested":
+        write_vrt(tmp_path / "inner.vrt", "out/b.tif")
+        write_vrt(source, "inner.vrt")
+    elif how == "mosaic":
+        write_vrt(source, "other.tif")
+        text = source.read_text()
+        source.write_text(text.replace("</SimpleSource>", f"</SimpleSource><SimpleSource><SourceFilename>{base}"
+            "</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"))  # fmt: skip
+    elif how == "vsisubfile":
+        write_vrt(source, f"/vsisubfile/0_{base.stat().st_size},{base}", relative=0)
+    elif how == "subdataset":
+        source = Path(f"GTIFF_DIR:1:{base}")
+    elif how == "mask":
+        with rasterio.open(base, "w", driver="GTiff", count=1, height=20, width=20, dtype="uint8") as file:
+            file.write(np.full((1, 20, 20), 255, np.uint8))
+        write_vrt(source, "other.tif")
+        mask = f"<MaskBand><VRTRasterBand dataType='Byte'><SimpleSource><SourceFilename>{base}</SourceFilename>"
+        mask += "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></MaskBand></VRTDataset>"
+        source.write_text(source.read_text().replace("</VRTDataset>", mask))
+    elif how == "overview":
+        write_vrt(source, "other.tif")
+        overview = (
+            f"<Overview><SourceFilename>{base}</SourceFilename><SourceBand>1</SourceBand></Overview></VRTRasterBand>"
+        )
+        source.write_text(source.read_text().replace("</VRTRasterBand>", overview))
+    elif how == "side file":
+        other.rename(out / "b.tif.msk")
+        write_vrt(source, "out/b.tif.msk")
+        base.unlink()
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for arguments in ({"target": target}, {"target": out / "new.tif", "probabilities": target}):
+        with pytest.raises(ValueError, match=r"is read from .*, which would be replaced"):
+            predict_scene(Brightest(), source, **arguments, overwrite=True)  # type: ignore[arg-type]
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    write_scene(out / "unrelated.tif", pixels)
+    predict_scene(Brightest(), source, out / "unrelated.tif", overwrite=True)
 
 
 def test_overwrite_replaces(scene: Path, out: Path) -> None:

@@ -20,6 +20,7 @@ from torchgeo.datasets import DatasetNotFoundError
 from hqfnet.cli import main
 from hqfnet.data import IGNORE_INDEX, LandCoverAIData, OpenEarthMap, OpenEarthMapData, SeasoNetData
 from hqfnet.data import openearthmap as module
+from hqfnet.data.raster import DamagedFileError
 from tests.hqfnet.conftest import write_raster
 
 matplotlib.use("Agg")
@@ -199,6 +200,16 @@ def test_damaged_files_are_named_and_skipped_only_when_asked(
         assert sample["image"].abs().max() == 0
         assert (sample["mask"] == IGNORE_INDEX).all()
         assert sample["mask"].dtype == torch.int64
+
+
+def test_a_bit_that_is_turned_in_a_mask_is_damage(landcoverai: Path) -> None:
+    """Pillow would take some for other classes."""
+    path = landcoverai / "output" / "M-33-20-D-c-4-2_0_m.png"
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(60, len(whole) - 20, 200):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(DamagedFileError, match=r"4-2_0\.jpg: cannot be read"):
+            LandCoverAIData(str(landcoverai), crop=64, augment=False).dataset("train")[0]
 
 
 def test_openearthmap_headers_are_skipped_only_when_asked(openearthmap: Path) -> None:
