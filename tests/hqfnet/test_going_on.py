@@ -133,7 +133,11 @@ def test_a_longer_training_goes_on_on_its_own_curve(tmp_path: Path, hqfnet: Call
     hqfnet("fit", tmp_path / "two", "--trainer.max_epochs", "2", "--early_stopping.patience", "5")
     on = ("--ckpt_path", str(last(tmp_path / "two")), "--trainer.max_epochs", "4", "--early_stopping.patience", "1")
     longer = hqfnet("fit", tmp_path / "four", *on)
-    (stopping,) = (callback for callback in longer.trainer.callbacks if isinstance(callback, EarlyStopping))
+    (stopping,) = (
+        callback
+        for callback in longer.trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping)
+    )
     assert stopping.patience == 1
     rates = logged(tmp_path / "four", "train/lr")
     expected = [1e-3 * (1 + np.cos(np.pi * step / 16)) / 2 for step in range(8, 8 + len(rates))]

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -145,27 +146,35 @@ def test_training_on_one_small_crop(model: str) -> None:
 
 
 def test_what_is_not_finite_stops_a_training(folder: Path, tmp_path: Path) -> None:
-    trainer = {"accelerator": "cpu", "logger": False, "max_epochs": 1, "default_root_dir": tmp_path / "run"}
+    def fit(task: SegmentationTask) -> None:
+        where = tmp_path / "run"
+        trainer = lightning.Trainer(
+            accelerator="cpu", logger=False, max_epochs=1, default_root_dir=where, num_sanity_val_steps=0
+        )
+        trainer.fit(task, data)
+
     data = FolderData(str(folder), 3, (9, 255), crop=32, batch_size=2, workers=0)
     task = SegmentationTask("hqfnet_tiny", 3, pretrained=False)
     with torch.no_grad():
-        task.model.head.bias[0] = math.nan
+        task.model.head.bias[0] = math.nan  # type: ignore[index]
     with pytest.raises(ValueError, match=r"train/loss: it is nan at step 0, and the training stops .* \(model\.lr\)"):
-        lightning.Trainer(**trainer, num_sanity_val_steps=0).fit(task, data)
+        fit(task)
     # A loss may be finite where its gradient is not: that of a root at 0.
     task = small_task()
     loss = task.loss
-    task.loss = lambda batch: (loss(batch)[0] + 0 * task.model.head.bias[0].sub(task.model.head.bias[0]).sqrt(), None)
+    bias: Any = task.model.head.bias
+    root: Any = lambda batch: (loss(batch)[0] + 0 * bias[0].sub(bias[0]).sqrt(), None)  # noqa: E731
+    task.loss = root  # type: ignore[method-assign]
     before = {name: weight.clone() for name, weight in task.named_parameters()}
     with pytest.raises(ValueError, match=r"grad_norm/model: it is nan at step 0"):
-        lightning.Trainer(**trainer, num_sanity_val_steps=0).fit(task, data)
+        fit(task)
     assert all(torch.equal(weight, before[name]) for name, weight in task.named_parameters())
 
 
 def test_scaled_gradients_may_overflow() -> None:
     """The scaler of float16 leaves the step out, and lowers the scale."""
     task = small_task()
-    task.log_dict = lambda norms: None  # type: ignore[method-assign, assignment]
+    task.log_dict = lambda norms: None  # type: ignore[method-assign, assignment, misc]
     for parameter in task.parameters():
         parameter.grad = torch.full_like(parameter, math.inf)
     task._scaled = True

@@ -1,5 +1,8 @@
 """hqf.qubit against default.qubit: everything that can be measured, by every way to differentiate it."""
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -91,7 +94,7 @@ def angles(batched):
 def scalar(result, library):
     """A real number to which every entry, real and imaginary part, contributes differently."""
     flat = library.reshape(result, (-1,))
-    scale = np.linspace(0.3, 1.7, flat.shape[0])
+    scale: Any = np.linspace(0.3, 1.7, flat.shape[0])
     if library is torch:
         scale = torch.from_numpy(scale)
     re, im = library.real(flat), library.imag(flat) if "complex" in str(flat.dtype) else 0 * scale
@@ -117,7 +120,7 @@ def test_values_and_gradients(kind, batched):
     for name, actual, expected in zip(kind, ours, theirs, strict=True):
         for a, e in zip(actual, expected, strict=True):
             # PennyLane has the matrices of Hamiltonians in complex64.
-            torch.testing.assert_close(a, e, rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(a, e, rtol=0, atol=1e-6, msg=partial("{}: {}".format, name))
 
 
 @pytest.mark.parametrize("batched", [True, False], ids=["batch", "one"])
@@ -129,20 +132,17 @@ def test_gradients_of_other_interfaces(interface, batched):
         found = by_torch(node(HQFQubit(wires=3), measured), batched)
         expected = [torch.stack(grads).sum(0) for grads in ([f[k] for f in found] for k in (1, 2))]
         function = node(HQFQubit(wires=3), measured)
+        library: Any = pnp if interface == "autograd" else pytest.importorskip("jax").numpy
+
+        def total(x, w, function=function, library=library):
+            return sum(scalar(r, library) for r in function(x, w))
+
         if interface == "autograd":
-
-            def total(x, w, function=function):
-                return sum(scalar(r, pnp) for r in function(x, w))
-
             arguments = [pnp.array(a, requires_grad=True) for a in (angles(batched), WEIGHTS)]
             actual = qml.grad(total)(*arguments)
         else:
             jax = pytest.importorskip("jax")
             jax.config.update("jax_enable_x64", True)
-
-            def total(x, w, function=function, jax=jax):
-                return sum(scalar(r, jax.numpy) for r in function(x, w))
-
             actual = jax.grad(jax.jit(total), argnums=(0, 1))(angles(batched), WEIGHTS)
         for a, e in zip(actual, expected, strict=True):
             np.testing.assert_allclose(a, e, rtol=0, atol=1e-8)
@@ -173,7 +173,7 @@ def test_every_method_is_right_or_refused(method):
             refused.append(name)
             continue
         for a, e in zip(actual, expected, strict=True):
-            torch.testing.assert_close(a, e, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(a, e, rtol=0, atol=1e-5, msg=partial("{}: {}".format, name))
     if method != "adjoint":
         assert set(COMPLEX) <= set(refused)
     if method == "parameter-shift":
@@ -324,8 +324,8 @@ class Largest(StateMeasurement):
 
 
 def test_measurements_of_ones_own():
-    values = [node(d, [Largest])(0.3, WEIGHTS) for d in (HQFQubit(wires=3), qml.device("default.qubit", wires=3))]
-    np.testing.assert_allclose(*values, rtol=0, atol=1e-12)
+    ours, theirs = (node(d, [Largest])(0.3, WEIGHTS) for d in (HQFQubit(wires=3), qml.device("default.qubit", wires=3)))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
 GATES = [

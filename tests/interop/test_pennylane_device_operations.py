@@ -1,6 +1,7 @@
 """hqf.qubit against default.qubit: every operation of PennyLane, plain, batched, controlled, inverted, as a power."""
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -333,7 +334,7 @@ def test_angles_are_differentiable(batched):
 
         ours, theirs = (gradients(d, function, [data]) for d in (HQFQubit(), qml.device("default.qubit")))
         for a, e in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(a, e, rtol=0, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(a, e, rtol=0, atol=1e-8, msg=partial("{}: {}".format, name))
         if name in special:
             scale = np.linspace(0.3, 1.7, ours[0].numel()).reshape(ours[0].shape)
             node = qml.QNode(function, HQFQubit())

@@ -674,7 +674,7 @@ def test_a_layer_speaks_of_what_it_was_given():
         layer(torch.rand(5, 3))
     assert "n_inputs" not in str(error.value)
     with pytest.raises(TypeError, match="weight_shapes: expected a dict"):
-        TorchLayer(node_of(rx), [1])
+        TorchLayer(node_of(rx), [1])  # type: ignore[arg-type]
 
 
 def test_layer_names_bad_inputs():

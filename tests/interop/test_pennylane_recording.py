@@ -198,7 +198,7 @@ REFUSED = {
     "NumPy": (lambda x, w: np.sin(x), "array.*leaves torch"),
     "NumPy, detached": (lambda x, w: torch.as_tensor(x.detach().numpy()), "detach.*leaves torch"),
     "NumPy, forced": (lambda x, w: x * x.numpy(force=True)[0], "numpy.*leaves torch"),
-    "DLPack": (lambda x, w: torch.from_dlpack(x.detach()), "detach"),
+    "DLPack": (lambda x, w: torch.utils.dlpack.from_dlpack(x.detach()), "detach"),
     "copied": (lambda x, w: copy.deepcopy(x), "deepcopy.*leaves torch"),
     "a tensor from elsewhere": (lambda x, w: x * SCALE, r"shape \(3,\).*gradient would be lost"),
     "an angle from elsewhere": (lambda x, w: 1 * SCALE, r"shape \(\).*gradient would be lost"),
