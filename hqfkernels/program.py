@@ -29,13 +29,10 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hqfkernels.circuit import MAX_QUBITS, Angle, Circuit, Gate
+from hqfkernels.circuit import MAX_INDEX, MAX_QUBITS, Angle, Circuit, Gate
 from hqfkernels.words import Words
 
 Measurement = Literal["expval", "probs", "state"]
-
-MAX_INDEX = 1 << 24
-"""As many inputs or weights a program can have at most."""
 
 
 @dataclass(frozen=True)
