@@ -23,7 +23,8 @@ from hqfkernels.program import Measurement
 from hqfkernels.reference import circuit as _reference
 from hqfkernels.static import static
 
-INPUT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
+INPUT_DTYPES = (torch.float64, torch.float32, *HALF)
 
 
 def expval(

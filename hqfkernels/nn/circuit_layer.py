@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
-from hqfkernels.functional import ParameterCache, check, evaluate
+from hqfkernels.functional import HALF, ParameterCache, check, evaluate
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import check_names, choose, place_of
 
@@ -48,6 +48,40 @@ def check_routing(routing: object, shape: tuple[int, ...]) -> None:
         raise TypeError(f"routing: expected a real tensor of shape {shape}, got {got}")
     if routing.shape != shape:
         raise ValueError(f"routing: expected shape {shape}, got {tuple(routing.shape)}")
+
+
+def as_inputs(values: Tensor, inputs: Tensor, weights: Iterable[Tensor]) -> Tensor:
+    """Values in the inputs' dtype if all weights are in half precision: the next layer of such a network is, too."""
+    return values.to(inputs.dtype) if all(own.dtype in HALF for own in weights) else values
+
+
+def before_forward(module: nn.Module, example: Tensor) -> None:
+    """Runs the hooks that a call runs before `forward`: there torch's older utilities, such as prune, make the weights.
+
+    Args:
+        module: the module.
+        example: what the hooks are told of the arguments, an empty batch.
+
+    Raises:
+        ValueError: if a hook changes the arguments, which `forward` alone does not tell of.
+    """
+    for key, hook in list(module._forward_pre_hooks.items()):
+        with_names = key in module._forward_pre_hooks_with_kwargs
+        changed = hook(module, (example,), {}) if with_names else hook(module, (example,))
+        if changed is not None:
+            raise ValueError(
+                f"export: a hook before forward changes the layer's inputs ({hook!r}), which an export would leave out"
+            )
+
+
+class WeightList(nn.ParameterList):
+    """The weights of several circuits. To read them, call it: only a call runs what torch hangs on a module."""
+
+    __call__ = nn.Module.__call__
+
+    def forward(self) -> list[Tensor]:
+        """The weights as they are now."""
+        return list(self)
 
 
 _TRACERS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
@@ -115,7 +149,8 @@ class CircuitLayer(Caching):
         """Inputs (..., n_inputs) in radians to expectation values (..., n_observables)."""
         weights = check(self.circuit, inputs, self.weights)
         schedule = choose((self.circuit.text,), "expval", place_of(inputs), self.engine, self.backend)
-        return evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache((weights,)))
+        values = evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache((weights,)))
+        return as_inputs(values, inputs, (weights,))
 
     def export(self) -> PolynomialLayer:
         """An equal module of sines, cosines and matrix products, with the weights as they are now.
@@ -125,6 +160,7 @@ class CircuitLayer(Caching):
         Raises:
             ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
         """
+        before_forward(self, torch.empty(0, self.circuit.n_inputs))
         return PolynomialLayer((self.circuit,), (self.weights,))
 
     def extra_repr(self) -> str:
@@ -156,7 +192,7 @@ class CircuitBank(Caching):
         self.circuits = checked_circuits(circuits)
         self.engine = engine
         self.backend = backend
-        self.weights = nn.ParameterList(torch.empty(c.n_weights, device=device, dtype=dtype) for c in self.circuits)
+        self.weights = WeightList(torch.empty(c.n_weights, device=device, dtype=dtype) for c in self.circuits)
         self.reset_parameters()
 
     def forward(self, inputs: Tensor, routing: Tensor | None = None) -> Tensor:
@@ -173,16 +209,16 @@ class CircuitBank(Caching):
         Raises:
             TypeError, ValueError: for arguments that do not fit, naming the argument.
         """
-        weights = [check(circuit, inputs, own) for circuit, own in zip(self.circuits, self.weights, strict=True)]
+        weights = [check(circuit, inputs, own) for circuit, own in zip(self.circuits, self.weights(), strict=True)]
         if routing is not None:
             self._check_routing(routing, inputs)
         texts = tuple(circuit.text for circuit in self.circuits)
         schedule = choose(texts, "expval", place_of(inputs), self.engine, self.backend)
         values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights))
-        if routing is None:
-            return values
-        # No matrix product, which autocast would run in half precision.
-        return (routing.to(values.dtype).unsqueeze(-1) * values.unflatten(-1, (len(self.circuits), -1))).sum(-2)
+        if routing is not None:
+            # No matrix product, which autocast would run in half precision.
+            values = (routing.to(values.dtype).unsqueeze(-1) * values.unflatten(-1, (len(self.circuits), -1))).sum(-2)
+        return as_inputs(values, inputs, weights)
 
     def _check_routing(self, routing: Tensor, inputs: Tensor) -> None:
         counts = [circuit.n_observables for circuit in self.circuits]
@@ -192,7 +228,8 @@ class CircuitBank(Caching):
 
     def export(self) -> PolynomialLayer:
         """As `CircuitLayer.export`, without routing."""
-        return PolynomialLayer(self.circuits, tuple(self.weights))
+        before_forward(self, torch.empty(0, self.circuits[0].n_inputs))
+        return PolynomialLayer(self.circuits, self.weights())
 
     def extra_repr(self) -> str:
         return ", ".join(map(repr, self.circuits))

@@ -13,7 +13,16 @@ from hqfkernels import ansatz
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import check_tensor, evaluate
-from hqfkernels.nn.circuit_layer import Caching, Device, check_routing, checked_circuit, checked_circuits
+from hqfkernels.nn.circuit_layer import (
+    Caching,
+    Device,
+    WeightList,
+    as_inputs,
+    before_forward,
+    check_routing,
+    checked_circuit,
+    checked_circuits,
+)
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose, place_of
 
@@ -88,8 +97,16 @@ class PatchGrid:
         h, w = maps.shape[2:]
         return joined if joined.shape[2:] == maps.shape[2:] else joined[:, :, :h, :w]
 
-    def weights(self, weights: Tensor) -> Tensor:
-        """Weights (groups, n_weights) with dimensions for the channels and patches of a group."""
+    def weights(self, weights: Tensor, n_weights: int, maps: Tensor) -> Tensor:
+        """Weights (groups, n_weights), with dimensions for the channels and patches of a group.
+
+        Raises TypeError or ValueError for what are no such weights for these maps.
+        """
+        check_tensor(weights, "weights")
+        if weights.shape != (self.weight_groups, n_weights):
+            raise ValueError(f"weights: expected shape {(self.weight_groups, n_weights)}, got {tuple(weights.shape)}")
+        if maps.device != weights.device:
+            raise ValueError(f"maps: expected on {weights.device} like the weights, got {maps.device}")
         return weights.reshape(self.weight_groups, 1, 1, 1, -1)
 
     def _divisor(self, split: str) -> int:
@@ -116,11 +133,6 @@ def _check_pixels(circuit: Circuit, grid: PatchGrid, per_pixel: bool) -> None:
             f'circuit: output="pixels" needs {grid.pixels} observables, one per pixel of the patch, '
             f"the circuit has {circuit.n_observables}"
         )
-
-
-def _check_device(maps: Tensor, weights: Tensor) -> None:
-    if maps.device != weights.device:
-        raise ValueError(f"maps: expected on {weights.device} like the weights, got {maps.device}")
 
 
 class PatchCircuit2d(Caching):
@@ -178,7 +190,8 @@ class PatchCircuit2d(Caching):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) in radians to expectation values; see the class for shapes."""
         self.grid.check(maps)
-        _check_device(maps, self.weights)
+        own = self.weights
+        weights = self.grid.weights(own, self.circuit.n_weights, maps)
         schedule = choose((self.circuit.text,), "expval", place_of(maps), "auto", "auto")
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
@@ -189,13 +202,14 @@ class PatchCircuit2d(Caching):
         result = evaluate(
             (self.circuit,),
             view,
-            (self.grid.weights(self.weights),),
+            (weights,),
             schedule,
             feature_dims=self.grid.feature_dims,
             output_order=order,
-            cache=self.usable_cache((self.weights,)),
+            cache=self.usable_cache((own,)),
         )
-        return self.grid.join(result, maps) if self.output == "pixels" else result.permute(order).flatten(1, 3)
+        values = self.grid.join(result, maps) if self.output == "pixels" else result.permute(order).flatten(1, 3)
+        return as_inputs(values, maps, (own,))
 
     def export(self) -> nn.Module:
         """An equal module of sines, cosines and matrix products, with the weights as they are now.
@@ -205,6 +219,7 @@ class PatchCircuit2d(Caching):
         Raises:
             ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
         """
+        before_forward(self, torch.empty(0, self.grid.channels, 0, 0))
         groups = [PolynomialLayer((self.circuit,), (own,)) for own in self.weights]
         return _ExportedPatches(self.grid, self.output, groups)
 
@@ -264,7 +279,7 @@ class PatchBank2d(Caching):
         for circuit in self.circuits:
             _check_pixels(circuit, self.grid, per_pixel=True)
         shapes = [(weight_groups, circuit.n_weights) for circuit in self.circuits]
-        self.weights = nn.ParameterList(torch.empty(shape, device=device, dtype=dtype) for shape in shapes)
+        self.weights = WeightList(torch.empty(shape, device=device, dtype=dtype) for shape in shapes)
         self.reset_parameters()
 
     def forward(self, maps: Tensor, routing: Tensor | None = None) -> Tensor:
@@ -276,7 +291,8 @@ class PatchBank2d(Caching):
                 cover the (padded) map.
         """
         self.grid.check(maps)
-        _check_device(maps, self.weights[0])
+        own = self.weights()
+        weights = [self.grid.weights(w, c.n_weights, maps) for c, w in zip(self.circuits, own, strict=True)]
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
         if routing is not None:
@@ -288,23 +304,23 @@ class PatchBank2d(Caching):
         result = evaluate(
             self.circuits,
             view,
-            [self.grid.weights(own) for own in self.weights],
+            weights,
             schedule,
             feature_dims=self.grid.feature_dims,
             output_order=order,
-            cache=self.usable_cache(self.weights),
+            cache=self.usable_cache(own),
         )
         joined = self.grid.join(result.movedim(batch_dims, 1).flatten(0, 1), maps)
         values = joined.unflatten(0, (-1, len(self.circuits)))
         if routing is None:
-            return values
+            return as_inputs(values, maps, own)
         mixed = torch.zeros_like(maps, dtype=values.dtype)
         shares = routing.to(values.dtype)[:, :, None, None]
         for k in range(len(self.circuits)):
             share = shares[:, k].reshape(*shares[:, k].shape, *(1,) * self.grid.feature_dims)
             per_pixel = self.grid.join(share.expand(-1, -1, -1, -1, -1, *view.shape[batch_dims:]), maps)
             mixed = torch.addcmul(mixed, values[:, k], per_pixel)
-        return mixed
+        return as_inputs(mixed, maps, own)
 
     def extra_repr(self) -> str:
         return f"{', '.join(map(repr, self.circuits))}, {self.grid}"
