@@ -120,6 +120,8 @@ class Caching(nn.Module):
 class CircuitLayer(Caching):
     """Expectation values of a circuit as a layer: (..., n_inputs) -> (..., n_observables).
 
+    They are float64 for float64 inputs, else float32, but in the inputs' dtype if the weights are in half precision.
+
     Args:
         circuit: the circuit; the layer keeps a copy.
         engine, backend: as in `hqfkernels.expval`.
@@ -158,7 +160,8 @@ class CircuitLayer(Caching):
         It needs nothing but torch to run, exports with `torch.export` and to ONNX, and is not to be trained.
 
         Raises:
-            ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
+            TypeError, ValueError: for weights of the wrong kind; if a hook before forward changes the inputs; if the
+                circuit is no trigonometric polynomial of a size that pays. The message says why.
         """
         before_forward(self, torch.empty(0, self.circuit.n_inputs))
         return PolynomialLayer((self.circuit,), (self.weights,))
@@ -204,7 +207,7 @@ class CircuitBank(Caching):
 
         Returns:
             (..., sum of n_observables), circuit by circuit; with ``routing`` (..., n_observables), the sum of the
-            circuits' values times their share.
+            circuits' values times their share. Dtype as in `CircuitLayer`, by the weights of all circuits.
 
         Raises:
             TypeError, ValueError: for arguments that do not fit, naming the argument.

@@ -157,7 +157,8 @@ class PatchCircuit2d(Caching):
     Shape:
         (B, C, H, W) -> (B, C, H, W) for "pixels", (B, C * n_observables, H / rows, W / columns) for "channels" (for
         "rows" and "columns", only W or H is divided, by rows * columns). Output is float64 for float64 inputs, else
-        float32, and channels_last where the input is (for "pixels").
+        float32, but in the inputs' dtype if the weights are in half precision; channels_last where the input is (for
+        "pixels").
 
     Attributes:
         weights: parameter (weight_groups, n_weights), radians; near zero at first.
@@ -217,7 +218,7 @@ class PatchCircuit2d(Caching):
         It needs nothing but torch to run, exports with `torch.export` and to ONNX, and is not to be trained.
 
         Raises:
-            ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
+            TypeError, ValueError: as from `CircuitLayer.export`.
         """
         before_forward(self, torch.empty(0, self.grid.channels, 0, 0))
         groups = [PolynomialLayer((self.circuit,), (own,)) for own in self.weights]
