@@ -324,6 +324,77 @@ def test_polynomials_of_unusual_weights(case):
         PolynomialLayer(EXPERTS[:1], [turn(torch.zeros(EXPERTS[0].n_weights))])
 
 
+@pytest.mark.parametrize(
+    ("circuits", "weights", "error", "message"),
+    [
+        ([], [], TypeError, "circuits: expected a sequence of hqfkernels.Circuit"),
+        ([EXPERTS[0], "ry"], [torch.zeros(8)] * 2, TypeError, r"circuits\[1\]: expected a hqfkernels.Circuit, got str"),
+        (EXPERTS, [torch.zeros(8)], ValueError, "weights: expected 2 tensors, one for each circuit, got 1"),
+        ([EXPERTS[0], patch_circuit(3)], [torch.zeros(8)] * 2, ValueError, "circuits: all must take the same inputs"),
+    ],
+    ids=["none", "text", "too few weights", "other inputs"],
+)
+def test_bad_polynomials(circuits, weights, error, message):
+    with pytest.raises(error, match=message):
+        PolynomialLayer(circuits, weights)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (torch.zeros(3, 5), ValueError, r"inputs: expected shape \(\.\.\., 4\), got \(3, 5\)"),
+        (torch.zeros(3, 3), ValueError, r"inputs: expected shape \(\.\.\., 4\), got \(3, 3\)"),
+        (torch.tensor(0.0), ValueError, "inputs: expected shape"),
+        (torch.zeros(3, 4) + 1j, TypeError, "inputs: expected real numbers, got torch.complex64"),
+    ],
+    ids=["too many", "too few", "no dimension", "complex"],
+)
+def test_exported_layers_refuse_bad_inputs(inputs, error, message):
+    with pytest.raises(error, match=message):
+        make("circuit")[0].export()(inputs)
+
+
+def test_exported_patches_refuse_other_maps():
+    """Six channels would fall into two groups as well as the four of the layer."""
+    exported = PatchCircuit2d(4, EXPERTS[0], weight_groups=2).export()
+    for shape in ((1, 6, 4, 4), (4, 4, 4)):
+        with pytest.raises(ValueError, match=r"maps: expected shape \(B, 4, H, W\)"):
+            exported(torch.zeros(shape))
+    with pytest.raises(TypeError, match="expected real numbers, got torch.complex64"):
+        exported(torch.zeros(1, 4, 4, 4) + 1j)
+
+
+def test_exported_layers_take_whole_numbers():
+    layer, inputs = make("circuit")
+    for own in (layer, layer.half()):
+        exported, whole = own.export(), inputs.round()
+        torch.testing.assert_close(exported(whole.long()), exported(whole))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.ry(hqf.Input(9), 0), "circuit: a patch of 2 x 2 pixels needs 4 inputs, the circuit has 10"),
+        (lambda c: c.ry(hqf.Weight(50), 0), r"weights: expected shape \(2, 51\)"),
+        (lambda c: c.measure("ZZZZ"), "circuit: .*needs 4 observables.*has 1"),
+    ],
+    ids=["inputs", "weights", "observables"],
+)
+@pytest.mark.parametrize("name", ["patches", "bank of patches"])
+def test_circuits_that_no_longer_fit_their_layer(name, edit, message):
+    layer, inputs = make(name)
+    edit(layer.circuits[1] if name == "bank of patches" else layer.circuit)
+    with pytest.raises(ValueError, match=message):
+        layer(inputs)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("bank", (7, 2)), ("bank of patches", (2, 2, 2, 3))])
+def test_routing_on_another_device(name, shape):
+    layer, inputs = make(name)
+    with pytest.raises(ValueError, match="routing: expected on cpu like the inputs, got meta"):
+        layer(inputs, torch.zeros(shape, device="meta"))
+
+
 # --- half precision ---------------------------------------------------------------------------------------------------
 
 HALVES = [torch.float16, torch.bfloat16]

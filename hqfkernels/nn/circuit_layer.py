@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import HALF, ParameterCache, check, evaluate
+from hqfkernels.nn.arguments import check_routing, checked_circuit, checked_circuits
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import check_names, choose, place_of
 
@@ -18,36 +19,6 @@ Device = torch.device | str | int | None
 INIT_ANGLE = 0.1
 """Weights start uniform in (-INIT_ANGLE, INIT_ANGLE) radians: near the identity, where gradients do not vanish
 (Grant et al., arXiv 1903.05076)."""
-
-
-def checked_circuit(circuit: object, name: str = "circuit") -> Circuit:
-    """Returns a copy of ``circuit``, so that later edits of the caller's cannot reach the layer; raises TypeError."""
-    if not isinstance(circuit, Circuit):
-        raise TypeError(f"{name}: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
-    return circuit.copy()
-
-
-def checked_circuits(circuits: object) -> tuple[Circuit, ...]:
-    """Copies of circuits that take the same inputs; raises TypeError or ValueError for other things."""
-    if not isinstance(circuits, Sequence) or not circuits:
-        raise TypeError(f"circuits: expected a sequence of hqfkernels.Circuit, got {circuits!r}")
-    result = tuple(checked_circuit(circuit, f"circuits[{k}]") for k, circuit in enumerate(circuits))
-    for k, circuit in enumerate(result):
-        if circuit.n_inputs != result[0].n_inputs:
-            raise ValueError(
-                f"circuits: all must take the same inputs, but circuits[0] takes {result[0].n_inputs} and "
-                f"circuits[{k}] takes {circuit.n_inputs}"
-            )
-    return result
-
-
-def check_routing(routing: object, shape: tuple[int, ...]) -> None:
-    """Raises TypeError or ValueError if ``routing`` is not a real tensor of this shape."""
-    if not isinstance(routing, Tensor) or routing.is_complex():
-        got = routing.dtype if isinstance(routing, Tensor) else type(routing).__name__
-        raise TypeError(f"routing: expected a real tensor of shape {shape}, got {got}")
-    if routing.shape != shape:
-        raise ValueError(f"routing: expected shape {shape}, got {tuple(routing.shape)}")
 
 
 def as_inputs(values: Tensor, inputs: Tensor, weights: Iterable[Tensor]) -> Tensor:
@@ -227,7 +198,7 @@ class CircuitBank(Caching):
         counts = [circuit.n_observables for circuit in self.circuits]
         if len(set(counts)) > 1:
             raise ValueError(f"routing: needs circuits with as many observables each, they have {counts}")
-        check_routing(routing, (*inputs.shape[:-1], len(self.circuits)))
+        check_routing(routing, (*inputs.shape[:-1], len(self.circuits)), inputs)
 
     def export(self) -> PolynomialLayer:
         """As `CircuitLayer.export`, without routing."""

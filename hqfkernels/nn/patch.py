@@ -13,16 +13,8 @@ from hqfkernels import ansatz
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import check_tensor, evaluate
-from hqfkernels.nn.circuit_layer import (
-    Caching,
-    Device,
-    WeightList,
-    as_inputs,
-    before_forward,
-    check_routing,
-    checked_circuit,
-    checked_circuits,
-)
+from hqfkernels.nn.arguments import check_routing, checked_circuit, checked_circuits
+from hqfkernels.nn.circuit_layer import Caching, Device, WeightList, as_inputs, before_forward
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose, place_of
 
@@ -70,8 +62,12 @@ class PatchGrid:
         self._to_map = [0, 1, 2, *(3 + viewed.index(part) for part in split)]
 
     def check(self, maps: Tensor) -> None:
-        """Raises TypeError or ValueError for what is not a map of these channels."""
+        """Raises TypeError or ValueError for what is not a map of these channels in a floating dtype."""
         check_tensor(maps, "maps")
+        self.check_shape(maps)
+
+    def check_shape(self, maps: Tensor) -> None:
+        """Raises ValueError if ``maps`` does not have these channels."""
         if maps.dim() != 4 or maps.shape[1] != self.channels:
             raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
 
@@ -190,6 +186,7 @@ class PatchCircuit2d(Caching):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) in radians to expectation values; see the class for shapes."""
+        _check_pixels(self.circuit, self.grid, self.output == "pixels")  # again, as circuits may change
         self.grid.check(maps)
         own = self.weights
         weights = self.grid.weights(own, self.circuit.n_weights, maps)
@@ -238,6 +235,7 @@ class _ExportedPatches(nn.Module):
         self.groups = nn.ModuleList(groups)
 
     def forward(self, maps: Tensor) -> Tensor:
+        self.grid.check_shape(maps)
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
         flat = view.flatten(batch_dims)
@@ -291,13 +289,15 @@ class PatchBank2d(Caching):
             routing: (B, n_circuits, rows, columns), how much each circuit counts in each patch; rows x columns patches
                 cover the (padded) map.
         """
+        for circuit in self.circuits:
+            _check_pixels(circuit, self.grid, per_pixel=True)  # again, as circuits may change
         self.grid.check(maps)
         own = self.weights()
         weights = [self.grid.weights(w, c.n_weights, maps) for c, w in zip(self.circuits, own, strict=True)]
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
         if routing is not None:
-            check_routing(routing, (view.shape[0], len(self.circuits), *view.shape[3:5]))
+            check_routing(routing, (view.shape[0], len(self.circuits), *view.shape[3:5]), maps)
         schedule = choose(tuple(c.text for c in self.circuits), "expval", place_of(maps), "auto", "auto")
         # In memory the circuits come right after the batch, so that the result is a batch of maps for each.
         order = [d + (d >= batch_dims) for d in self.grid.memory_order(maps)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hqfkernels.circuit import Circuit
 from hqfkernels.engines import fourier
 from hqfkernels.functional import HALF, check_tensor
+from hqfkernels.nn.arguments import checked_circuits
 from hqfkernels.series import MAX_FEATURES, Polynomials, halves
 
 
@@ -73,7 +74,7 @@ class PolynomialLayer(nn.Module):
     """What circuits with fixed weights compute, written as trigonometric polynomials (see `hqfkernels.series`).
 
     Args:
-        circuits: on the same inputs.
+        circuits: with as many inputs each.
         weights: (n_weights,) of each.
 
     Shape:
@@ -82,16 +83,20 @@ class PolynomialLayer(nn.Module):
         torch, autocast computes its matrix products in the lower precision.
 
     Raises:
-        TypeError, ValueError: for weights that do not fit; if a circuit is no trigonometric polynomial of a size that
+        TypeError, ValueError: for arguments that do not fit; if a circuit is no trigonometric polynomial of a size that
             pays, the message says why.
     """
 
     def __init__(self, circuits: Sequence[Circuit], weights: Sequence[Tensor]) -> None:
         super().__init__()
+        circuits = checked_circuits(circuits)
+        if len(weights) != len(circuits):
+            raise ValueError(f"weights: expected {len(circuits)} tensors, one for each circuit, got {len(weights)}")
         for circuit, own in zip(circuits, weights, strict=True):
             check_tensor(own, "weights")
             if own.shape != (circuit.n_weights,):
                 raise ValueError(f"weights: expected shape {(circuit.n_weights,)}, got {tuple(own.shape)}")
+        self.n_inputs = circuits[0].n_inputs
         self.from_half = all(own.dtype in HALF for own in weights)
         dtype = torch.float64 if weights[0].dtype == torch.float64 else torch.float32
         with torch.no_grad():
@@ -104,7 +109,11 @@ class PolynomialLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the class for shapes."""
+        if inputs.is_complex():
+            raise TypeError(f"inputs: expected real numbers, got {inputs.dtype}")
+        if inputs.dim() == 0 or inputs.shape[-1] != self.n_inputs:
+            raise ValueError(f"inputs: expected shape (..., {self.n_inputs}), got {tuple(inputs.shape)}")
         each = [member(inputs) for member in self.members]
         values = each[0] if len(each) == 1 else torch.cat(each, -1)
         half = self.from_half or all(buffer.dtype in HALF for buffer in self.buffers() if buffer.is_floating_point())
-        return values.to(inputs.dtype) if half else values
+        return values.to(inputs.dtype) if half and inputs.is_floating_point() else values
