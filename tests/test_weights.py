@@ -235,7 +235,7 @@ def test_compiled_layers_see_the_weights_in_force(name):
     layer, inputs = make(name)
     pruned(*target(layer))
     torch._dynamo.reset()
-    compiled = torch.compile(layer, backend="aot_eager")
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=name == "bank")  # the list's hooks are traced
     for _ in range(2):
         change(layer)
         compiled(inputs).sum().backward()
@@ -243,6 +243,16 @@ def test_compiled_layers_see_the_weights_in_force(name):
             compiled(inputs).detach().double(), plain(layer, in_force(layer), inputs), atol=2e-5, rtol=0
         )
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["bank", "bank of patches"])
+def test_another_list_of_weights(name):
+    layer, inputs = make(name)
+    layer.weights = nn.ParameterList(torch.randn_like(w) for w in layer.weights)
+    assert_in_force(layer, inputs)
+    layer.weights.append(torch.zeros(3))
+    with pytest.raises(ValueError, match="weights: expected 2 tensors, one for each circuit, got 3"):
+        layer(inputs)
 
 
 # --- hooks and export -------------------------------------------------------------------------------------------------
@@ -272,7 +282,7 @@ def test_export_runs_the_hooks_of_a_call(name):
 def test_hooks_that_change_inputs_cannot_be_exported(name):
     layer, inputs = make(name)
     handle = layer.register_forward_pre_hook(lambda module, args: (2 * args[0],))
-    with pytest.raises(ValueError, match="export: a hook before forward changes the layer's inputs"):
+    with pytest.raises(ValueError, match="a hook before forward changes the inputs"):
         layer.export()
     handle.remove()
     torch.testing.assert_close(layer.export()(inputs), layer(inputs).detach(), atol=2e-5, rtol=0)

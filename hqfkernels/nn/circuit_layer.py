@@ -26,7 +26,7 @@ def as_inputs(values: Tensor, inputs: Tensor, weights: Iterable[Tensor]) -> Tens
     return values.to(inputs.dtype) if all(own.dtype in HALF for own in weights) else values
 
 
-def before_forward(module: nn.Module, example: Tensor) -> None:
+def before_forward(module: nn.Module, *example: Tensor) -> None:
     """Runs the hooks that a call runs before `forward`: there torch's older utilities, such as prune, make the weights.
 
     Args:
@@ -34,25 +34,21 @@ def before_forward(module: nn.Module, example: Tensor) -> None:
         example: what the hooks are told of the arguments, an empty batch.
 
     Raises:
-        ValueError: if a hook changes the arguments, which `forward` alone does not tell of.
+        ValueError: if a hook changes the arguments.
     """
     for key, hook in list(module._forward_pre_hooks.items()):
         with_names = key in module._forward_pre_hooks_with_kwargs
-        changed = hook(module, (example,), {}) if with_names else hook(module, (example,))
+        changed = hook(module, example, {}) if with_names else hook(module, example)
         if changed is not None:
-            raise ValueError(
-                f"export: a hook before forward changes the layer's inputs ({hook!r}), which an export would leave out"
-            )
+            raise ValueError(f"a hook before forward changes the inputs, which is possible in a call only: {hook!r}")
 
 
-class WeightList(nn.ParameterList):
-    """The weights of several circuits. To read them, call it: only a call runs what torch hangs on a module."""
-
-    __call__ = nn.Module.__call__
-
-    def forward(self) -> list[Tensor]:
-        """The weights as they are now."""
-        return list(self)
+def read(weights: nn.ParameterList, count: int) -> list[Tensor]:
+    """The weights of ``count`` circuits as they are now. Nobody calls a list, which would run its hooks."""
+    before_forward(weights)
+    if len(weights) != count:
+        raise ValueError(f"weights: expected {count} tensors, one for each circuit, got {len(weights)}")
+    return list(weights)
 
 
 _TRACERS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
@@ -166,7 +162,7 @@ class CircuitBank(Caching):
         self.circuits = checked_circuits(circuits)
         self.engine = engine
         self.backend = backend
-        self.weights = WeightList(torch.empty(c.n_weights, device=device, dtype=dtype) for c in self.circuits)
+        self.weights = nn.ParameterList(torch.empty(c.n_weights, device=device, dtype=dtype) for c in self.circuits)
         self.reset_parameters()
 
     def forward(self, inputs: Tensor, routing: Tensor | None = None) -> Tensor:
@@ -183,7 +179,8 @@ class CircuitBank(Caching):
         Raises:
             TypeError, ValueError: for arguments that do not fit, naming the argument.
         """
-        weights = [check(circuit, inputs, own) for circuit, own in zip(self.circuits, self.weights(), strict=True)]
+        pairs = zip(self.circuits, read(self.weights, len(self.circuits)), strict=True)
+        weights = [check(circuit, inputs, own) for circuit, own in pairs]
         if routing is not None:
             self._check_routing(routing, inputs)
         texts = tuple(circuit.text for circuit in self.circuits)
@@ -203,7 +200,7 @@ class CircuitBank(Caching):
     def export(self) -> PolynomialLayer:
         """As `CircuitLayer.export`, without routing."""
         before_forward(self, torch.empty(0, self.circuits[0].n_inputs))
-        return PolynomialLayer(self.circuits, self.weights())
+        return PolynomialLayer(self.circuits, read(self.weights, len(self.circuits)))
 
     def extra_repr(self) -> str:
         return ", ".join(map(repr, self.circuits))

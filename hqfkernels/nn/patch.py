@@ -14,7 +14,7 @@ from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import check_tensor, evaluate
 from hqfkernels.nn.arguments import check_routing, checked_circuit, checked_circuits
-from hqfkernels.nn.circuit_layer import Caching, Device, WeightList, as_inputs, before_forward
+from hqfkernels.nn.circuit_layer import Caching, Device, as_inputs, before_forward, read
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose, place_of
 
@@ -278,7 +278,7 @@ class PatchBank2d(Caching):
         for circuit in self.circuits:
             _check_pixels(circuit, self.grid, per_pixel=True)
         shapes = [(weight_groups, circuit.n_weights) for circuit in self.circuits]
-        self.weights = WeightList(torch.empty(shape, device=device, dtype=dtype) for shape in shapes)
+        self.weights = nn.ParameterList(torch.empty(shape, device=device, dtype=dtype) for shape in shapes)
         self.reset_parameters()
 
     def forward(self, maps: Tensor, routing: Tensor | None = None) -> Tensor:
@@ -292,7 +292,7 @@ class PatchBank2d(Caching):
         for circuit in self.circuits:
             _check_pixels(circuit, self.grid, per_pixel=True)  # again, as circuits may change
         self.grid.check(maps)
-        own = self.weights()
+        own = read(self.weights, len(self.circuits))
         weights = [self.grid.weights(w, c.n_weights, maps) for c, w in zip(self.circuits, own, strict=True)]
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
