@@ -233,9 +233,13 @@ def _check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> 
 
 
 def _may_be_differentiated(*tensors: Tensor) -> bool:
-    """Whether any of them requires gradients. Under transforms and compilers they do not tell."""
-    hidden = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return hidden or any(t.requires_grad for t in tensors)
+    """Whether any of them requires gradients, which they do not tell under transforms such as vmap."""
+    return _transformed() or any(t.requires_grad for t in tensors)
+
+
+@static
+def _transformed() -> bool:
+    return torch._C._are_functorch_transforms_active()
 
 
 def _have_tangents(*tensors: Tensor) -> bool:

@@ -152,6 +152,16 @@ def test_compiled_states(backend, how):
     torch._dynamo.reset()
 
 
+def test_operators_of_states_are_as_torch_wants_them():
+    states, weights = torch.randn(3, 4, dtype=torch.complex64), torch.randn(2, requires_grad=True)
+    for operator, first in (("states_forward", states), ("states_backward", 0 * states)):
+        torch.library.opcheck(
+            getattr(torch.ops.hqfkernels, operator).default,
+            (first, torch.randn(3, 3), weights),
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+        )
+
+
 @pytest.mark.parametrize("transform", ["grad", "jvp"])
 def test_transforms_of_states_within_a_compiled_function_raise(transform):
     circuit, inputs, weights = two_qubits(), torch.randn(5, 3), torch.randn(2)
