@@ -107,6 +107,7 @@ WAYS = [
 
 def in_force(layer: Any) -> list[Tensor]:
     """The weights that torch's means say are in force."""
+    module: Any
     module, name = target(layer)
     for hook in module._forward_pre_hooks.values():
         hook(module, ())
@@ -167,7 +168,7 @@ def test_copies_of_such_layers(name, way):
     assert all(torch.equal(a, b) for a, b in zip(in_force(layer), before, strict=True))
 
 
-def replica(module: nn.Module) -> Any:
+def replica(module: Any) -> Any:
     """As DataParallel makes them: parameters are plain attributes, computed from the original's."""
     twin = module._replicate_for_data_parallel()
     twin._former_parameters = {}
@@ -452,8 +453,9 @@ def test_routing_in_half_precision(name, dtype, routed):
 @pytest.mark.parametrize("circuit", [EXPERTS[0], ansatz.angle_encoding(4)], ids=["weights", "no weights"])
 def test_a_network_in_half_precision(circuit, dtype):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(3, 4), CircuitLayer(circuit), nn.Linear(4, 2))
-    exported = nn.Sequential(network[0], network[1].export(), network[2])
+    circuit_layer = CircuitLayer(circuit)
+    network = nn.Sequential(nn.Linear(3, 4), circuit_layer, nn.Linear(4, 2))
+    exported: nn.Module = nn.Sequential(network[0], circuit_layer.export(), network[2])
     inputs = torch.randn(9, 3)
     wanted = network(inputs)
     network, exported = network.to(dtype), copy.deepcopy(exported).to(dtype)
