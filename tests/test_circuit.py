@@ -147,6 +147,18 @@ def test_bad_angles(call, error, message):
         call()
 
 
+@pytest.mark.parametrize("gate", ["rx", "ry", "rz", "p"])
+def test_gates_whose_angles_have_no_finite_sum(gate):
+    """Each of them is an angle; lowering must not need their sum."""
+    circuit = Circuit(2).h(0).append(gate, [1e308 * Weight(0)], [0]).append(gate, [1e308 * Weight(0) + 0.3], [0])
+    circuit.cx(0, 1).ry(Input(0), 1)
+    inputs, weights = torch.tensor([[0.2]], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for function in (hqf.expval, hqf.probs, hqf.statevector):
+        wanted = function(circuit, inputs, weights, backend="reference")
+        torch.testing.assert_close(function(circuit, inputs, weights), wanted)
+    assert hqf.explain(circuit, inputs, weights)
+
+
 def test_equal_angles_are_equal():
     assert Input(0) == 1 * Input(0)
     assert hash(Input(0)) == hash(1 * Input(0))
