@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_QUBITS = 30
 """Upper limit on the register: a state of 2**30 complex64 amplitudes fills 8 GiB."""
 
+MAX_INDEX = 1 << 24
+"""As many inputs or weights a circuit can have at most."""
+
 GATES: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("i", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx"), (0, 1)),
     **dict.fromkeys(("rx", "ry", "rz", "p"), (1, 1)),
@@ -70,7 +73,8 @@ class Angle:
         weights: (weight index, coefficient) pairs, likewise.
 
     Raises:
-        TypeError, ValueError: for what is no finite real number, and for indices that are no natural numbers.
+        TypeError, ValueError: for what is no finite real number, sums and products included, and for indices that are
+            no integers from 0 to 2**24 - 1.
     """
 
     constant: float = 0.0
@@ -150,7 +154,9 @@ def _collected(terms: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], .
     total: dict[int, float] = {}
     for k, c in terms:
         k = _index(k, "parameter index")
-        total[k] = total.get(k, 0.0) + _number(c)
+        if k >= MAX_INDEX:
+            raise ValueError(f"parameter index must be below {MAX_INDEX}, got {k}")
+        total[k] = _number(total.get(k, 0.0) + _number(c))
     return tuple(sorted((k, c) for k, c in total.items() if c))
 
 
@@ -217,18 +223,62 @@ class Circuit:
 
     # --- building -------------------------------------------------------------------------------------------------
 
-    def append(self, name: str, angles: Sequence[Angle | SupportsFloat], qubits: Sequence[int]) -> Circuit:
-        """Appends the gate ``name`` (a key of `GATES`) with its ``angles`` in radians on ``qubits``."""
-        if not isinstance(name, str) or name not in GATES:
-            raise ValueError(f"gate {name!r} is not known; known are {', '.join(GATES)}, unitary")
-        n_angles, n_qubits = GATES[name]
+    def append(
+        self,
+        name: str,
+        angles: Sequence[Angle | SupportsFloat],
+        qubits: Sequence[int],
+        matrix: Sequence[complex] = (),
+    ) -> Circuit:
+        """Appends a gate given by its parts, as `Gate` has them.
+
+        ``circuit.append(gate.name, gate.angles, gate.qubits, gate.matrix)`` appends any gate of another circuit.
+
+        Args:
+            name: a key of `GATES`, "unitary" or "amplitudes".
+            angles: as many as the gate has, in radians; of "amplitudes", consecutive inputs.
+            qubits: as many as the gate acts on; of "amplitudes", the whole register in order.
+            matrix: of "unitary" alone, the 4 or 16 entries of its matrix, row by row.
+
+        Raises:
+            TypeError, ValueError: for a gate that is not known, and for parts that do not fit it.
+        """
+        if not isinstance(name, str) or name not in (*GATES, "unitary", "amplitudes"):
+            raise ValueError(f"gate {name!r} is not known; known are {', '.join(GATES)}, unitary, amplitudes")
         if not isinstance(angles, (tuple, list)) or not isinstance(qubits, (tuple, list)):
             raise TypeError(f"{name}: angles and qubits must be sequences, got {angles!r} and {qubits!r}")
+        if not isinstance(matrix, (tuple, list)):
+            raise TypeError(f"{name}: matrix must be a sequence of its entries, got {matrix!r}")
+        if name == "unitary":
+            return self._append_unitary(angles, qubits, matrix)
+        if matrix:
+            raise ValueError(f"{name} takes no matrix, got {matrix!r}")
+        if name == "amplitudes":
+            return self._append_amplitudes(angles, qubits)
+        n_angles, n_qubits = GATES[name]
         if len(angles) != n_angles or len(qubits) != n_qubits:
             raise ValueError(
                 f"{name} takes {n_angles} angle(s) and {n_qubits} qubit(s), got {len(angles)} and {len(qubits)}"
             )
         return self._append(Gate(name, self._qubits(name, qubits), tuple(Angle.of(a) for a in angles)))
+
+    def _append_unitary(self, angles: Sequence[Any], qubits: Sequence[int], matrix: Sequence[complex]) -> Circuit:
+        if angles:
+            raise ValueError(f"unitary takes no angles, got {angles!r}")
+        side = 2 ** len(qubits)
+        if len(matrix) != side**2:
+            raise ValueError(
+                f"unitary: matrix must have {side**2} entries for {len(qubits)} qubit(s), row by row, got {len(matrix)}"
+            )
+        return self.unitary(np.reshape(matrix, (side, side)), qubits)
+
+    def _append_amplitudes(self, angles: Sequence[Any], qubits: Sequence[int]) -> Circuit:
+        first = next((a.inputs[0][0] for a in angles[:1] if isinstance(a, Angle) and a.inputs), 0)
+        if not angles or tuple(angles) != tuple(Input(first + k) for k in range(len(angles))):
+            raise ValueError(f"amplitudes: takes consecutive inputs, got {angles!r}")
+        if self._qubits("amplitudes", qubits) != tuple(range(self.n_qubits)):
+            raise ValueError(f"amplitudes: takes all {self.n_qubits} qubits in order, got {list(qubits)}")
+        return self.amplitudes(first, len(angles))
 
     def _qubits(self, name: str, qubits: Sequence[int]) -> tuple[int, ...]:
         checked = tuple(_index(q, f"{name}: qubit") for q in qubits)
@@ -449,16 +499,7 @@ class Circuit:
             circuit = Circuit(n_qubits)
             for name, qubits, angles, matrix in gates:
                 expressions = [Angle(float(constant), inputs, weights) for constant, inputs, weights in angles]
-                entries = tuple(complex(re, im) for re, im in matrix)
-                if name == "unitary":
-                    side = math.isqrt(len(entries))
-                    circuit.unitary(np.reshape(entries, (side, -1)), qubits)
-                elif name == "amplitudes":
-                    circuit.amplitudes(expressions[0].inputs[0][0], len(expressions))
-                else:
-                    circuit.append(name, expressions, qubits)
-                if circuit._gates[-1] != Gate(name, tuple(qubits), tuple(expressions), entries):
-                    raise ValueError(f"{name} has no such qubits, angles or matrix")
+                circuit.append(name, expressions, qubits, [complex(re, im) for re, im in matrix])
             return circuit.measure(*filter(None, observables.split(",")))
         except (TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"text: does not describe a circuit: {error}") from error

@@ -2,7 +2,7 @@
 
 Every function checks its arguments before any kernel starts. All work under ``torch.compile(fullgraph=True)``,
 autocast and ``torch.func.vmap``; `expval` and `probs` are differentiable in inputs and weights, by ``torch.func.grad``
-and ``jacrev`` too.
+and ``jacrev`` too. States are not: derivatives through them raise.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from torch.autograd import forward_ad
 from hqfkernels import ops
 from hqfkernels.circuit import Circuit
 from hqfkernels.engines import fourier, gate, unitary
+from hqfkernels.ops import derivatives, states
 from hqfkernels.planner import Choice, Plan, Schedule, choose, explain_choice, place_of, scheduled
 from hqfkernels.program import Measurement
 from hqfkernels.reference import circuit as _reference
+from hqfkernels.static import static
 
-INPUT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
+INPUT_DTYPES = (torch.float64, torch.float32, *HALF)
 
 EXPORTED_SAMPLES = 4096
 """`torch.export` leaves the batch open; "auto" chooses an engine for a batch of this size there."""
@@ -51,23 +54,34 @@ def expval(
         RuntimeError: if the backend asked for by name cannot take the call.
         NotImplementedError: for forward-mode and, in the backward pass, second derivatives, except of the reference.
     """
-    return _run(circuit, inputs, weights, engine, backend, "expval")
+    return _run(circuit, inputs, check(circuit, inputs, weights), engine, backend, "expval")
 
 
 def probs(
     circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
 ) -> Tensor:
     """Probabilities of all basis states, (..., 2**n_qubits), qubit 0 the high bit; arguments as in `expval`."""
-    return _run(circuit, inputs, weights, engine, backend, "probs")
+    return _run(circuit, inputs, check(circuit, inputs, weights), engine, backend, "probs")
 
 
 def statevector(
     circuit: Circuit, inputs: Tensor, weights: Tensor | None = None, engine: str = "auto", backend: str = "auto"
 ) -> Tensor:
-    """Final states, complex (..., 2**n_qubits), global phase included; arguments as in `expval`. No gradients."""
+    """Final states, complex (..., 2**n_qubits), global phase included; arguments as in `expval`.
+
+    They may be used in whatever is differentiated, but differentiating through them raises NotImplementedError, with
+    every engine and backend: in the backward pass, or in forward mode at once.
+    """
+    weights = check(circuit, inputs, weights)
+    if _have_tangents(inputs, weights):
+        raise NotImplementedError(states.REFUSAL)
     with torch.no_grad():
         result = _run(circuit, inputs, weights, engine, backend, "state")
-    return result if result.is_complex() else torch.view_as_complex(result.unflatten(-1, (-1, 2)))
+        if not result.is_complex():
+            result = torch.view_as_complex(result.unflatten(-1, (-1, 2)))
+    if torch.is_grad_enabled() and _may_be_differentiated(inputs, weights):
+        result = derivatives.call("states_forward", result, inputs, weights)
+    return result
 
 
 def explain(
@@ -82,12 +96,11 @@ def explain(
 def _run(
     circuit: Circuit,
     inputs: Tensor,
-    weights: Tensor | None,
+    weights: Tensor,
     engine: str,
     backend: str,
     measurement: Measurement,
 ) -> Tensor:
-    weights = check(circuit, inputs, weights)
     schedule = choose((circuit.text,), measurement, place_of(inputs), engine, backend)
     return evaluate((circuit,), inputs, (weights,), schedule, measurement)
 
@@ -109,8 +122,9 @@ def evaluate(
     """
     batch_dims = inputs.dim() - feature_dims
     choice = scheduled(schedule, *_counts(inputs.shape[:batch_dims], weights[0].shape[:-1]))
-    if not choice.simulated and not torch.compiler.is_compiling():
-        _refuse_forward_mode(inputs, *weights)
+    if not choice.simulated and _have_tangents(inputs, *weights):
+        # They would silently be lost: the operators have no forward mode.
+        raise NotImplementedError(derivatives.NO_FORWARD_MODE)
     if choice.engine == "fourier":
         own = fourier.parameters(circuits, weights, measurement) if cache is None else cache.get(circuits, weights)
         return fourier.contract(circuits, inputs, own, measurement, feature_dims, output_order)
@@ -227,9 +241,29 @@ def _check_weights(circuit: Circuit, inputs: Tensor, weights: Tensor | None) -> 
     return weights
 
 
-def _refuse_forward_mode(*tensors: object) -> None:
-    """Forward-mode derivatives would silently be lost: the operators have none."""
-    if forward_ad._current_level >= 0 and any(
-        isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors
-    ):
-        raise NotImplementedError("the engines have no forward-mode derivatives; backend='reference' has them")
+def _may_be_differentiated(*tensors: Tensor) -> bool:
+    """Whether any of them requires gradients, which they do not tell under transforms such as vmap."""
+    return _transformed() or any(t.requires_grad for t in tensors)
+
+
+@static
+def _transformed() -> bool:
+    return torch._C._are_functorch_transforms_active()
+
+
+def _have_tangents(*tensors: Tensor) -> bool:
+    """Whether forward-mode derivatives in any of them are asked for; while a compiler traces, whether any are."""
+    if _forward_level() < 0:
+        return False
+    return torch.compiler.is_compiling() or any(_has_tangent(t) for t in tensors)
+
+
+@static
+def _forward_level() -> int:
+    return forward_ad._current_level
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    while torch._C._functorch.is_batchedtensor(tensor):  # vmap does not know of tangents
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return forward_ad.unpack_dual(tensor).tangent is not None

@@ -29,13 +29,10 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hqfkernels.circuit import MAX_QUBITS, Angle, Circuit, Gate
+from hqfkernels.circuit import MAX_INDEX, MAX_QUBITS, Angle, Circuit, Gate
 from hqfkernels.words import Words
 
 Measurement = Literal["expval", "probs", "state"]
-
-MAX_INDEX = 1 << 24
-"""As many inputs or weights a program can have at most."""
 
 
 @dataclass(frozen=True)
@@ -408,13 +405,22 @@ def _kronecker_factors(matrix: NDArray[np.complex128]) -> tuple[NDArray[np.compl
 # --- passes ---------------------------------------------------------------------------------------------------------
 
 
+def _sum(first: Angle, second: Angle) -> Angle | None:
+    """The sum of two angles, or None if it has no finite numbers."""
+    try:
+        return first + second
+    except ValueError:
+        return None
+
+
 def merge_rotations(program: Program) -> Program:
     """Adds the angles of rotations about the same string that only commuting rotations separate."""
     merged: list[Rotation] = []
     for rotation in program.rotations:
         for k in reversed(range(len(merged))):
-            if (merged[k].x, merged[k].z) == (rotation.x, rotation.z):
-                merged[k] = replace(merged[k], angle=merged[k].angle + rotation.angle)
+            same = (merged[k].x, merged[k].z) == (rotation.x, rotation.z)
+            if same and (total := _sum(merged[k].angle, rotation.angle)) is not None:
+                merged[k] = replace(merged[k], angle=total)
                 break
             if not merged[k].commutes(rotation):
                 merged.append(rotation)
@@ -444,8 +450,9 @@ def drop_dead(program: Program) -> Program:
     alive: list[Rotation] = []
     global_phase = Angle()
     for rotation in reversed(kept):
-        if program.amplitudes is None and rotation.x == 0 and all(rotation.commutes(early) for early in alive):
-            global_phase += rotation.angle
+        unseen = program.amplitudes is None and rotation.x == 0 and all(rotation.commutes(early) for early in alive)
+        if unseen and (total := _sum(global_phase, rotation.angle)) is not None:
+            global_phase = total
         else:
             alive.append(rotation)
     if program.measurement == "state" and global_phase != Angle():

@@ -25,8 +25,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hqfkernels.circuit import Angle
-from hqfkernels.program import MAX_INDEX, Program, Rotation
+from hqfkernels.circuit import MAX_INDEX, Angle
+from hqfkernels.program import Program, Rotation
 from hqfkernels.series import Axis, Polynomials, balanced_split, centred, halves
 from hqfkernels.words import Words
 

@@ -16,8 +16,8 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from hqfkernels.circuit import Angle
-from hqfkernels.program import MAX_INDEX, Program
+from hqfkernels.circuit import MAX_INDEX, Angle
+from hqfkernels.program import Program
 from hqfkernels.words import Words
 
 MAX_FEATURES = 4096

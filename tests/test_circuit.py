@@ -119,6 +119,18 @@ def test_angle_arithmetic(angle, constant, inputs, weights, text):
         (lambda: Circuit(1).ry("0.5", 0), TypeError, "an angle must be a number"),
         (lambda: Circuit(1).ry(True, 0), TypeError, "an angle must be a number"),
         (lambda: 1e308 * (10 * Input(0)), ValueError, "an angle must be finite, got inf"),
+        (lambda: 1e308 * Weight(0) + 1e308 * Weight(0), ValueError, "an angle must be finite, got inf"),
+        (lambda: -1e308 * Input(3) - 1e308 * Input(3), ValueError, "an angle must be finite, got -inf"),
+        (lambda: Angle(0.0, ((0, 1e308), (1, 1.0), (0, 1e308))), ValueError, "an angle must be finite, got inf"),
+        (lambda: sum([1e308 * Weight(0)] * 2), ValueError, "an angle must be finite, got inf"),
+        (lambda: Input(0) + np.float64(1e308) + 1e308, ValueError, "an angle must be finite, got inf"),
+        (lambda: np.float32("inf") * Input(0), ValueError, "an angle must be finite, got inf"),
+        (lambda: np.longdouble("1e4000") - Input(0), ValueError, "an angle must be finite, got inf"),
+        (lambda: Input(0) / 1e-320, ValueError, "an angle must be finite, got inf"),
+        (lambda: Weight(0) / float("nan"), ValueError, "an angle must be finite, got nan"),
+        (lambda: 10**400 * Input(0), ValueError, "an angle must be finite, got an integer beyond all floats"),
+        (lambda: Input(1 << 24), ValueError, "parameter index must be below 16777216, got 16777216"),
+        (lambda: Weight(1 << 70), ValueError, "parameter index must be below 16777216, got 1180591620717411303424"),
         (lambda: Input(0) / Weight(0), TypeError, "divided by a number only"),
         (lambda: Input(0) / 0, ValueError, "cannot be divided by 0"),
         (lambda: Circuit(1).unitary("ab", 0), TypeError, "unitary: matrix must be an array of complex numbers"),
@@ -135,12 +147,33 @@ def test_bad_angles(call, error, message):
         call()
 
 
+@pytest.mark.parametrize("gate", ["rx", "ry", "rz", "p"])
+def test_gates_whose_angles_have_no_finite_sum(gate):
+    """Each of them is an angle; lowering must not need their sum."""
+    circuit = Circuit(2).h(0).append(gate, [1e308 * Weight(0)], [0]).append(gate, [1e308 * Weight(0) + 0.3], [0])
+    circuit.cx(0, 1).ry(Input(0), 1)
+    inputs, weights = torch.tensor([[0.2]], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for function in (hqf.expval, hqf.probs, hqf.statevector):
+        wanted = function(circuit, inputs, weights, backend="reference")
+        torch.testing.assert_close(function(circuit, inputs, weights), wanted)
+    assert hqf.explain(circuit, inputs, weights)
+
+
 def test_equal_angles_are_equal():
     assert Input(0) == 1 * Input(0)
     assert hash(Input(0)) == hash(1 * Input(0))
     assert Input(0) != Weight(0)
     assert Angle(1, ((1, 1), (0, 2), (1, 2), (2, 0))) == 2 * Input(0) + 3 * Input(1) + 1
     assert Circuit(1).rx(Angle(1), 0).rx(-0.0, 0) == Circuit(1).rx(1.0, 0).rx(0.0, 0)
+
+
+def test_gates_of_another_circuit_are_appended_by_their_parts():
+    for circuit in [*random_circuits(), ansatz.amplitude_encoding(3).measure("XYZ"), example()]:
+        other = Circuit(circuit.n_qubits).measure(*circuit.observables)
+        for gate in circuit.gates:
+            assert other.append(gate.name, gate.angles, gate.qubits, gate.matrix) is other
+        assert other.gates == circuit.gates
+        assert (other.n_inputs, other.n_weights) == (circuit.n_inputs, circuit.n_weights)
 
 
 def test_copy_is_independent():
@@ -170,6 +203,37 @@ def test_copy_is_independent():
         (lambda c: c.ry(torch.ones(2), 0), TypeError, "an angle must be a number, Input, Weight or their sum"),
         (lambda c: c.rz(float("nan"), 0), ValueError, "an angle must be finite, got nan"),
         (lambda c: c.append("toffoli", [], [0, 1, 2]), ValueError, "gate 'toffoli' is not known; known are i, x"),
+        (
+            lambda c: c.append("unitary", (), (0,)),
+            ValueError,
+            "unitary: matrix must have 4 entries for 1 qu",
+        ),
+        (
+            lambda c: c.append("unitary", (), (0, 1), (1, 0, 0, 1)),
+            ValueError,
+            "matrix must have 16 entries for 2 qubit(s), row by row, got 4",
+        ),
+        (lambda c: c.append("unitary", (), (), (1,)), ValueError, "unitary: takes a (2, 2) matrix on one qubit or"),
+        (lambda c: c.append("unitary", (), (0,), (1, 0, 0, 2)), ValueError, "unitary: matrix must be unitary to 1e-8"),
+        (lambda c: c.append("unitary", (0.1,), (0,), (1, 0, 0, 1)), ValueError, "unitary takes no angles, got (0.1,)"),
+        (
+            lambda c: c.append("unitary", (), (0,), np.eye(2)),
+            TypeError,
+            "unitary: matrix must be a sequence",
+        ),
+        (lambda c: c.append("x", (), (0,), (0, 1, 1, 0)), ValueError, "x takes no matrix, got (0, 1, 1, 0)"),
+        (lambda c: c.append("amplitudes", (), (0, 1, 2)), ValueError, "amplitudes: takes consecutive inputs, got ()"),
+        (lambda c: c.append("amplitudes", (0.5,), (0, 1, 2)), ValueError, "amplitudes: takes consecutive inputs, got"),
+        (
+            lambda c: c.append("amplitudes", (Input(1), Input(3)), (0, 1, 2)),
+            ValueError,
+            "amplitudes: takes consecutive inputs, got (Angle(x1), Angle(x3))",
+        ),
+        (
+            lambda c: c.append("amplitudes", (Input(0), Input(1)), (0, 1)),
+            ValueError,
+            "amplitudes: takes all 3 qubits in order, got [0, 1]",
+        ),
         (lambda c: c.append("ry", [], [0]), ValueError, "ry takes 1 angle(s) and 1 qubit(s), got 0 and 1"),
         (lambda c: c.append("cx", [], [0]), ValueError, "cx takes 0 angle(s) and 2 qubit(s), got 0 and 1"),
         (lambda c: c.unitary(np.eye(2), [0, 1]), ValueError, "got (2, 2) on 2"),

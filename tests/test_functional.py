@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz, planner
@@ -59,10 +61,142 @@ def test_the_functions_agree_with_each_other(engine):
     torch.testing.assert_close(probabilities[:, :2].sum(-1) - probabilities[:, 2:].sum(-1), values[:, 0])
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_states_have_no_gradients(backend):
+# --- states are not differentiated ------------------------------------------------------------------------------------
+
+
+def total(states: torch.Tensor) -> torch.Tensor:
+    """A real number that depends on them."""
+    return states[..., 0].abs().square().sum()
+
+
+DERIVATIVES: dict[str, Callable[[Callable[..., torch.Tensor], torch.Tensor], Any]] = {
+    "backward": lambda f, t: total(f(t.clone().requires_grad_())).backward(),
+    "autograd.grad": lambda f, t: torch.autograd.grad(total(f(leaf := t.clone().requires_grad_())), leaf),
+    "jacobian": lambda f, t: torch.autograd.functional.jacobian(lambda t: f(t).real, t),
+    "vectorized jacobian": lambda f, t: torch.autograd.functional.jacobian(lambda t: f(t).imag, t, vectorize=True),
+    "grad": lambda f, t: torch.func.grad(lambda t: total(f(t)))(t),
+    "jacrev": lambda f, t: torch.func.jacrev(lambda t: f(t).real)(t),
+    "vjp": lambda f, t: torch.func.vjp(f, t)[1](torch.ones_like(f(t))),
+    "jvp": lambda f, t: torch.func.jvp(f, (t,), (torch.ones_like(t),)),
+    "jacfwd": lambda f, t: torch.func.jacfwd(lambda t: f(t).real)(t),
+    "hessian": lambda f, t: torch.func.hessian(lambda t: total(f(t)))(t),
+    "jvp of vmap": lambda f, t: torch.func.jvp(torch.func.vmap(f), (torch.stack([t, t]),), (torch.stack([t, t]),)),
+    "dual numbers": lambda f, t: dual(f, t),
+    "vmap of grad": lambda f, t: torch.func.vmap(torch.func.grad(lambda t: total(f(t))))(torch.stack([t, t])),
+    "grad of vmap": lambda f, t: torch.func.grad(lambda t: total(torch.func.vmap(f)(t)))(torch.stack([t, t])),
+    "backward of vmap": lambda f, t: total(torch.func.vmap(f)(torch.stack([t, t]).requires_grad_())).backward(),
+    "second derivatives": lambda f, t: second(f, t),
+}
+
+
+def dual(f: Callable[..., torch.Tensor], t: torch.Tensor) -> torch.Tensor:
+    with forward_ad.dual_level():
+        return f(forward_ad.make_dual(t, torch.ones_like(t)))
+
+
+def second(f: Callable[..., torch.Tensor], t: torch.Tensor) -> Any:
+    """Behind a gradient that happens to be zero."""
+    leaf, factor = t.clone().requires_grad_(), torch.zeros((), dtype=t.dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(factor * total(f(leaf)), leaf, create_graph=True)
+    return torch.autograd.grad(slope.sum(), factor)
+
+
+@pytest.mark.parametrize("how", [{}, {"engine": "gate"}, {"backend": "reference"}], ids=str)
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_derivatives_of_states_raise(derivative, how):
+    inputs, weights = torch.randn(5, 3, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    for f, t in (
+        (lambda w: hqf.statevector(two_qubits(), inputs, w, **how), weights),
+        (lambda x: hqf.statevector(two_qubits(), x, weights, **how), inputs),
+        (lambda x: hqf.statevector(ansatz.angle_encoding(3), x, **how), inputs),
+    ):
+        with pytest.raises(NotImplementedError, match="derivatives"):
+            DERIVATIVES[derivative](f, t)
+
+
+@pytest.mark.parametrize("how", [{}, {"backend": "reference"}], ids=str)
+def test_states_may_be_used_beside_what_is_differentiated(how):
     inputs, weights = torch.randn(5, 3, requires_grad=True), torch.randn(2, requires_grad=True)
-    assert not hqf.statevector(two_qubits(), inputs, weights, backend=backend).requires_grad
+    states, values = (f(two_qubits(), inputs, weights, **how) for f in (hqf.statevector, hqf.expval))
+    plain = hqf.statevector(two_qubits(), inputs.detach(), weights.detach(), **how)
+    assert states.requires_grad
+    assert torch.equal(states.detach(), plain)
+    (grad,) = torch.autograd.grad(values.sum() + total(states.detach()), weights)
+    assert torch.equal(grad, torch.autograd.grad(hqf.expval(two_qubits(), inputs, weights, **how).sum(), weights)[0])
+    with torch.no_grad():
+        assert not hqf.statevector(two_qubits(), inputs, weights, **how).requires_grad
+    with torch.inference_mode():
+        assert hqf.statevector(two_qubits(), inputs, weights, **how).is_inference()
+    assert not plain.requires_grad
+    mapped = torch.func.vmap(lambda x: hqf.statevector(two_qubits(), x, weights, **how))(inputs)
+    torch.testing.assert_close(mapped.detach(), plain)
+
+
+@pytest.mark.parametrize(("backend", "how"), [("eager", {"backend": "reference"}), ("aot_eager", {"engine": "gate"})])
+def test_compiled_states(backend, how):
+    """They are computed, beside what is differentiated too; differentiating through them raises."""
+
+    def both(inputs: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return hqf.statevector(circuit, inputs, weights, **how), hqf.expval(circuit, inputs, weights, **how)
+
+    circuit, inputs, weights = two_qubits(), torch.randn(5, 3), torch.randn(2, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(both, fullgraph=True, backend=backend)
+    states, values = compiled(inputs, weights)
+    wanted = both(inputs, weights)
+    torch.testing.assert_close(states, wanted[0])
+    (grad,) = torch.autograd.grad(values.sum(), weights)
+    torch.testing.assert_close(grad, torch.autograd.grad(wanted[1].sum(), weights)[0])
+    with pytest.raises(NotImplementedError, match="statevector has no derivatives"):
+        total(compiled(inputs, weights)[0]).backward()
+    torch._dynamo.reset()
+
+
+def test_operators_of_states_are_as_torch_wants_them():
+    states, weights = torch.randn(3, 4, dtype=torch.complex64), torch.randn(2, requires_grad=True)
+    for operator, first in (("states_forward", states), ("states_backward", 0 * states)):
+        torch.library.opcheck(
+            getattr(torch.ops.hqfkernels, operator).default,
+            (first, torch.randn(3, 3), weights),
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+        )
+
+
+@pytest.mark.parametrize("transform", ["grad", "jvp"])
+def test_transforms_of_states_within_a_compiled_function_raise(transform):
+    circuit, inputs, weights = two_qubits(), torch.randn(5, 3), torch.randn(2)
+
+    def value(weights: torch.Tensor) -> torch.Tensor:
+        return total(hqf.statevector(circuit, inputs, weights))
+
+    def derivative(weights: torch.Tensor) -> Any:
+        if transform == "grad":
+            return torch.func.grad(value)(weights)
+        return torch.func.jvp(value, (weights,), (weights,))
+
+    torch._dynamo.reset()
+    assert torch.compile(value, backend="eager", fullgraph=True)(weights).isfinite()
+    with pytest.raises((RuntimeError, NotImplementedError)):  # of torch's compiler
+        torch.compile(derivative, backend="eager", fullgraph=True)(weights)
+    torch._dynamo.reset()
+
+
+def test_forward_mode_within_a_compiled_function_is_not_lost():
+    circuit, inputs, weights = Circuit(2).ry(Input(0), 0).cx(0, 1).ry(Weight(0), 0), torch.randn(5, 1), torch.randn(1)
+
+    def tangent(weights: torch.Tensor, **how: str) -> torch.Tensor:
+        return torch.func.jvp(lambda w: hqf.expval(circuit, inputs, w, **how), (weights,), (weights,))[1]
+
+    for engine in ("gate", "fourier"):
+        torch._dynamo.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported):
+            torch.compile(tangent, backend="eager", fullgraph=True)(weights, engine=engine)
+    compiled = torch.compile(tangent, backend="eager", fullgraph=True)(weights, backend="reference")
+    torch.testing.assert_close(compiled, tangent(weights, backend="reference"))
+    torch._dynamo.reset()
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
 
 
 def test_weights_may_be_left_out_if_there_are_none():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from hqfkernels import ansatz
 from hqfkernels.circuit import GATES, Angle, Circuit, Input, Weight
@@ -170,3 +171,52 @@ def test_works_under_vmap():
     inputs, weights = random_tensor(rng, 5, 2), random_tensor(rng, 3)
     mapped = torch.func.vmap(lambda x: reference.expval(circuit, x, weights))(inputs)
     torch.testing.assert_close(mapped, reference.expval(circuit, inputs, weights))
+
+
+def dual(f, x, w):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(forward_ad.make_dual(x, torch.ones_like(x)), w)).tangent
+
+
+def jvp(f, x, w):
+    return torch.func.jvp(f, (x, w), (torch.ones_like(x), torch.ones_like(w)))[1]
+
+
+# Each with what it must equal, by reverse mode alone.
+FORWARD_MODES = {
+    "jvp": (jvp, lambda f, x, w: sum(j.flatten(f(x, w).dim()).sum(-1) for j in torch.func.jacrev(f, (0, 1))(x, w))),
+    "dual numbers": (dual, lambda f, x, w: torch.func.jacrev(f)(x, w).flatten(f(x, w).dim()).sum(-1)),
+    "jacfwd": (
+        lambda f, x, w: torch.cat([j.flatten() for j in torch.func.jacfwd(f, (0, 1))(x, w)]),
+        lambda f, x, w: torch.cat([j.flatten() for j in torch.func.jacrev(f, (0, 1))(x, w)]),
+    ),
+    "forward over reverse": (
+        lambda f, x, w: torch.func.hessian(lambda w: f(x, w)[..., 0].sum())(w),
+        lambda f, x, w: torch.func.jacrev(torch.func.jacrev(lambda w: f(x, w)[..., 0].sum()))(w),
+    ),
+    "reverse over forward": (
+        lambda f, x, w: torch.func.jacrev(torch.func.jacfwd(lambda x, w: f(x, w)[..., 0].sum(), 1), 0)(x, w),
+        lambda f, x, w: torch.func.jacrev(torch.func.jacrev(lambda x, w: f(x, w)[..., 0].sum(), 1), 0)(x, w),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "dtypes", [(torch.float32, torch.float32), (torch.float32, torch.float64), (torch.float16, torch.bfloat16)], ids=str
+)
+@pytest.mark.parametrize("mode", FORWARD_MODES)
+@pytest.mark.parametrize(("seed", "batch", "function"), [(4, (), reference.expval), (6, (2,), reference.probs)])
+def test_forward_mode_in_every_dtype(seed, batch, function, mode, dtypes):
+    """Over all gates with all kinds of angles; one sample alone, and a batch from amplitudes."""
+    rng = np.random.default_rng(seed)
+    circuit = oracles.random_circuit(rng, 2, 28, 2, 3, amplitudes=seed == 6)
+    x, w = random_tensor(rng, *batch, circuit.n_inputs).to(dtypes[0]), random_tensor(rng, 3).to(dtypes[1])
+    forward, reverse = FORWARD_MODES[mode]
+
+    def call(x, w):
+        return function(circuit, x, w)
+
+    actual, wanted = forward(call, x, w), reverse(call, x.double(), w.double())
+    assert actual.dtype in (*dtypes, torch.float32)
+    tolerance = (2e-2 if torch.float16 in dtypes else 1e-5) * max(1.0, wanted.abs().max().item())
+    torch.testing.assert_close(actual.double(), wanted, atol=tolerance, rtol=0)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
-from hqfkernels.functional import ParameterCache, check, evaluate
+from hqfkernels.functional import HALF, ParameterCache, check, evaluate
+from hqfkernels.nn.arguments import check_routing, checked_circuit, checked_circuits
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import check_names, choose, place_of
 
@@ -20,34 +21,34 @@ INIT_ANGLE = 0.1
 (Grant et al., arXiv 1903.05076)."""
 
 
-def checked_circuit(circuit: object, name: str = "circuit") -> Circuit:
-    """Returns a copy of ``circuit``, so that later edits of the caller's cannot reach the layer; raises TypeError."""
-    if not isinstance(circuit, Circuit):
-        raise TypeError(f"{name}: expected a hqfkernels.Circuit, got {type(circuit).__name__}")
-    return circuit.copy()
+def as_inputs(values: Tensor, inputs: Tensor, weights: Iterable[Tensor]) -> Tensor:
+    """Values in the inputs' dtype if all weights are in half precision: the next layer of such a network is, too."""
+    return values.to(inputs.dtype) if all(own.dtype in HALF for own in weights) else values
 
 
-def checked_circuits(circuits: object) -> tuple[Circuit, ...]:
-    """Copies of circuits that take the same inputs; raises TypeError or ValueError for other things."""
-    if not isinstance(circuits, Sequence) or not circuits:
-        raise TypeError(f"circuits: expected a sequence of hqfkernels.Circuit, got {circuits!r}")
-    result = tuple(checked_circuit(circuit, f"circuits[{k}]") for k, circuit in enumerate(circuits))
-    for k, circuit in enumerate(result):
-        if circuit.n_inputs != result[0].n_inputs:
-            raise ValueError(
-                f"circuits: all must take the same inputs, but circuits[0] takes {result[0].n_inputs} and "
-                f"circuits[{k}] takes {circuit.n_inputs}"
-            )
-    return result
+def before_forward(module: nn.Module, *example: Tensor) -> None:
+    """Runs the hooks that a call runs before `forward`: there torch's older utilities, such as prune, make the weights.
+
+    Args:
+        module: the module.
+        example: what the hooks are told of the arguments, an empty batch.
+
+    Raises:
+        ValueError: if a hook changes the arguments.
+    """
+    for key, hook in list(module._forward_pre_hooks.items()):
+        with_names = key in module._forward_pre_hooks_with_kwargs
+        changed = hook(module, example, {}) if with_names else hook(module, example)
+        if changed is not None:
+            raise ValueError(f"a hook before forward changes the inputs, which is possible in a call only: {hook!r}")
 
 
-def check_routing(routing: object, shape: tuple[int, ...]) -> None:
-    """Raises TypeError or ValueError if ``routing`` is not a real tensor of this shape."""
-    if not isinstance(routing, Tensor) or routing.is_complex():
-        got = routing.dtype if isinstance(routing, Tensor) else type(routing).__name__
-        raise TypeError(f"routing: expected a real tensor of shape {shape}, got {got}")
-    if routing.shape != shape:
-        raise ValueError(f"routing: expected shape {shape}, got {tuple(routing.shape)}")
+def read(weights: nn.ParameterList, count: int) -> list[Tensor]:
+    """The weights of ``count`` circuits as they are now. Nobody calls a list, which would run its hooks."""
+    before_forward(weights)
+    if len(weights) != count:
+        raise ValueError(f"weights: expected {count} tensors, one for each circuit, got {len(weights)}")
+    return list(weights)
 
 
 _TRACERS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
@@ -86,6 +87,8 @@ class Caching(nn.Module):
 class CircuitLayer(Caching):
     """Expectation values of a circuit as a layer: (..., n_inputs) -> (..., n_observables).
 
+    They are float64 for float64 inputs, else float32, but in the inputs' dtype if the weights are in half precision.
+
     Args:
         circuit: the circuit; the layer keeps a copy.
         engine, backend: as in `hqfkernels.expval`.
@@ -115,7 +118,8 @@ class CircuitLayer(Caching):
         """Inputs (..., n_inputs) in radians to expectation values (..., n_observables)."""
         weights = check(self.circuit, inputs, self.weights)
         schedule = choose((self.circuit.text,), "expval", place_of(inputs), self.engine, self.backend)
-        return evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache((weights,)))
+        values = evaluate((self.circuit,), inputs, (weights,), schedule, cache=self.usable_cache((weights,)))
+        return as_inputs(values, inputs, (weights,))
 
     def export(self) -> PolynomialLayer:
         """An equal module of sines, cosines and matrix products, with the weights as they are now.
@@ -123,8 +127,10 @@ class CircuitLayer(Caching):
         It needs nothing but torch to run, exports with `torch.export` and to ONNX, and is not to be trained.
 
         Raises:
-            ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
+            TypeError, ValueError: for weights of the wrong kind; if a hook before forward changes the inputs; if the
+                circuit is no trigonometric polynomial of a size that pays. The message says why.
         """
+        before_forward(self, torch.empty(0, self.circuit.n_inputs))
         return PolynomialLayer((self.circuit,), (self.weights,))
 
     def extra_repr(self) -> str:
@@ -168,31 +174,33 @@ class CircuitBank(Caching):
 
         Returns:
             (..., sum of n_observables), circuit by circuit; with ``routing`` (..., n_observables), the sum of the
-            circuits' values times their share.
+            circuits' values times their share. Dtype as in `CircuitLayer`, by the weights of all circuits.
 
         Raises:
             TypeError, ValueError: for arguments that do not fit, naming the argument.
         """
-        weights = [check(circuit, inputs, own) for circuit, own in zip(self.circuits, self.weights, strict=True)]
+        pairs = zip(self.circuits, read(self.weights, len(self.circuits)), strict=True)
+        weights = [check(circuit, inputs, own) for circuit, own in pairs]
         if routing is not None:
             self._check_routing(routing, inputs)
         texts = tuple(circuit.text for circuit in self.circuits)
         schedule = choose(texts, "expval", place_of(inputs), self.engine, self.backend)
         values = evaluate(self.circuits, inputs, weights, schedule, cache=self.usable_cache(weights))
-        if routing is None:
-            return values
-        # No matrix product, which autocast would run in half precision.
-        return (routing.to(values.dtype).unsqueeze(-1) * values.unflatten(-1, (len(self.circuits), -1))).sum(-2)
+        if routing is not None:
+            # No matrix product, which autocast would run in half precision.
+            values = (routing.to(values.dtype).unsqueeze(-1) * values.unflatten(-1, (len(self.circuits), -1))).sum(-2)
+        return as_inputs(values, inputs, weights)
 
     def _check_routing(self, routing: Tensor, inputs: Tensor) -> None:
         counts = [circuit.n_observables for circuit in self.circuits]
         if len(set(counts)) > 1:
             raise ValueError(f"routing: needs circuits with as many observables each, they have {counts}")
-        check_routing(routing, (*inputs.shape[:-1], len(self.circuits)))
+        check_routing(routing, (*inputs.shape[:-1], len(self.circuits)), inputs)
 
     def export(self) -> PolynomialLayer:
         """As `CircuitLayer.export`, without routing."""
-        return PolynomialLayer(self.circuits, tuple(self.weights))
+        before_forward(self, torch.empty(0, self.circuits[0].n_inputs))
+        return PolynomialLayer(self.circuits, read(self.weights, len(self.circuits)))
 
     def extra_repr(self) -> str:
         return ", ".join(map(repr, self.circuits))

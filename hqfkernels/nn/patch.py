@@ -13,7 +13,8 @@ from hqfkernels import ansatz
 from hqfkernels.checks import positive, sides
 from hqfkernels.circuit import Circuit
 from hqfkernels.functional import check_tensor, evaluate
-from hqfkernels.nn.circuit_layer import Caching, Device, check_routing, checked_circuit, checked_circuits
+from hqfkernels.nn.arguments import check_routing, checked_circuit, checked_circuits
+from hqfkernels.nn.circuit_layer import Caching, Device, as_inputs, before_forward, read
 from hqfkernels.nn.polynomial import PolynomialLayer
 from hqfkernels.planner import choose, place_of
 
@@ -61,8 +62,12 @@ class PatchGrid:
         self._to_map = [0, 1, 2, *(3 + viewed.index(part) for part in split)]
 
     def check(self, maps: Tensor) -> None:
-        """Raises TypeError or ValueError for what is not a map of these channels."""
+        """Raises TypeError or ValueError for what is not a map of these channels in a floating dtype."""
         check_tensor(maps, "maps")
+        self.check_shape(maps)
+
+    def check_shape(self, maps: Tensor) -> None:
+        """Raises ValueError if ``maps`` does not have these channels."""
         if maps.dim() != 4 or maps.shape[1] != self.channels:
             raise ValueError(f"maps: expected shape (B, {self.channels}, H, W), got {tuple(maps.shape)}")
 
@@ -88,8 +93,16 @@ class PatchGrid:
         h, w = maps.shape[2:]
         return joined if joined.shape[2:] == maps.shape[2:] else joined[:, :, :h, :w]
 
-    def weights(self, weights: Tensor) -> Tensor:
-        """Weights (groups, n_weights) with dimensions for the channels and patches of a group."""
+    def weights(self, weights: Tensor, n_weights: int, maps: Tensor) -> Tensor:
+        """Weights (groups, n_weights), with dimensions for the channels and patches of a group.
+
+        Raises TypeError or ValueError for what are no such weights for these maps.
+        """
+        check_tensor(weights, "weights")
+        if weights.shape != (self.weight_groups, n_weights):
+            raise ValueError(f"weights: expected shape {(self.weight_groups, n_weights)}, got {tuple(weights.shape)}")
+        if maps.device != weights.device:
+            raise ValueError(f"maps: expected on {weights.device} like the weights, got {maps.device}")
         return weights.reshape(self.weight_groups, 1, 1, 1, -1)
 
     def _divisor(self, split: str) -> int:
@@ -118,11 +131,6 @@ def _check_pixels(circuit: Circuit, grid: PatchGrid, per_pixel: bool) -> None:
         )
 
 
-def _check_device(maps: Tensor, weights: Tensor) -> None:
-    if maps.device != weights.device:
-        raise ValueError(f"maps: expected on {weights.device} like the weights, got {maps.device}")
-
-
 class PatchCircuit2d(Caching):
     """Runs one circuit on every patch of every channel of a feature map, read in place through strides.
 
@@ -145,7 +153,8 @@ class PatchCircuit2d(Caching):
     Shape:
         (B, C, H, W) -> (B, C, H, W) for "pixels", (B, C * n_observables, H / rows, W / columns) for "channels" (for
         "rows" and "columns", only W or H is divided, by rows * columns). Output is float64 for float64 inputs, else
-        float32, and channels_last where the input is (for "pixels").
+        float32, but in the inputs' dtype if the weights are in half precision; channels_last where the input is (for
+        "pixels").
 
     Attributes:
         weights: parameter (weight_groups, n_weights), radians; near zero at first.
@@ -177,8 +186,10 @@ class PatchCircuit2d(Caching):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) in radians to expectation values; see the class for shapes."""
+        _check_pixels(self.circuit, self.grid, self.output == "pixels")  # again, as circuits may change
         self.grid.check(maps)
-        _check_device(maps, self.weights)
+        own = self.weights
+        weights = self.grid.weights(own, self.circuit.n_weights, maps)
         schedule = choose((self.circuit.text,), "expval", place_of(maps), "auto", "auto")
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
@@ -189,13 +200,14 @@ class PatchCircuit2d(Caching):
         result = evaluate(
             (self.circuit,),
             view,
-            (self.grid.weights(self.weights),),
+            (weights,),
             schedule,
             feature_dims=self.grid.feature_dims,
             output_order=order,
-            cache=self.usable_cache((self.weights,)),
+            cache=self.usable_cache((own,)),
         )
-        return self.grid.join(result, maps) if self.output == "pixels" else result.permute(order).flatten(1, 3)
+        values = self.grid.join(result, maps) if self.output == "pixels" else result.permute(order).flatten(1, 3)
+        return as_inputs(values, maps, (own,))
 
     def export(self) -> nn.Module:
         """An equal module of sines, cosines and matrix products, with the weights as they are now.
@@ -203,8 +215,9 @@ class PatchCircuit2d(Caching):
         It needs nothing but torch to run, exports with `torch.export` and to ONNX, and is not to be trained.
 
         Raises:
-            ValueError: if the circuit is no trigonometric polynomial of a size that pays; the message says why.
+            TypeError, ValueError: as from `CircuitLayer.export`.
         """
+        before_forward(self, torch.empty(0, self.grid.channels, 0, 0))
         groups = [PolynomialLayer((self.circuit,), (own,)) for own in self.weights]
         return _ExportedPatches(self.grid, self.output, groups)
 
@@ -222,6 +235,7 @@ class _ExportedPatches(nn.Module):
         self.groups = nn.ModuleList(groups)
 
     def forward(self, maps: Tensor) -> Tensor:
+        self.grid.check_shape(maps)
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
         flat = view.flatten(batch_dims)
@@ -275,12 +289,15 @@ class PatchBank2d(Caching):
             routing: (B, n_circuits, rows, columns), how much each circuit counts in each patch; rows x columns patches
                 cover the (padded) map.
         """
+        for circuit in self.circuits:
+            _check_pixels(circuit, self.grid, per_pixel=True)  # again, as circuits may change
         self.grid.check(maps)
-        _check_device(maps, self.weights[0])
+        own = read(self.weights, len(self.circuits))
+        weights = [self.grid.weights(w, c.n_weights, maps) for c, w in zip(self.circuits, own, strict=True)]
         view = self.grid.patches(maps)
         batch_dims = view.dim() - self.grid.feature_dims
         if routing is not None:
-            check_routing(routing, (view.shape[0], len(self.circuits), *view.shape[3:5]))
+            check_routing(routing, (view.shape[0], len(self.circuits), *view.shape[3:5]), maps)
         schedule = choose(tuple(c.text for c in self.circuits), "expval", place_of(maps), "auto", "auto")
         # In memory the circuits come right after the batch, so that the result is a batch of maps for each.
         order = [d + (d >= batch_dims) for d in self.grid.memory_order(maps)]
@@ -288,23 +305,23 @@ class PatchBank2d(Caching):
         result = evaluate(
             self.circuits,
             view,
-            [self.grid.weights(own) for own in self.weights],
+            weights,
             schedule,
             feature_dims=self.grid.feature_dims,
             output_order=order,
-            cache=self.usable_cache(self.weights),
+            cache=self.usable_cache(own),
         )
         joined = self.grid.join(result.movedim(batch_dims, 1).flatten(0, 1), maps)
         values = joined.unflatten(0, (-1, len(self.circuits)))
         if routing is None:
-            return values
+            return as_inputs(values, maps, own)
         mixed = torch.zeros_like(maps, dtype=values.dtype)
         shares = routing.to(values.dtype)[:, :, None, None]
         for k in range(len(self.circuits)):
             share = shares[:, k].reshape(*shares[:, k].shape, *(1,) * self.grid.feature_dims)
             per_pixel = self.grid.join(share.expand(-1, -1, -1, -1, -1, *view.shape[batch_dims:]), maps)
             mixed = torch.addcmul(mixed, values[:, k], per_pixel)
-        return mixed
+        return as_inputs(mixed, maps, own)
 
     def extra_repr(self) -> str:
         return f"{', '.join(map(repr, self.circuits))}, {self.grid}"

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from hqfkernels.circuit import Circuit
 from hqfkernels.engines import fourier
+from hqfkernels.functional import HALF, check_tensor
+from hqfkernels.nn.arguments import checked_circuits
 from hqfkernels.series import MAX_FEATURES, Polynomials, halves
 
 
@@ -44,13 +46,14 @@ class _Member(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (..., n_inputs) of any floating dtype."""
-        inputs = inputs.to(self.units.dtype)
-        angles = inputs.index_select(-1, self.inputs) * self.units + self.shifts
+        dtype = torch.promote_types(self.units.dtype, torch.float32)
+        inputs = inputs.to(dtype)
+        angles = inputs.index_select(-1, self.inputs) * self.units.to(dtype) + self.shifts.to(dtype)
         features = [self._waves(angles[..., k : k + 1], degree) for k, degree in enumerate(self.degrees)]
         one = inputs.new_ones(*inputs.shape[:-1], 1)
         a = self._products(features[: self.split], one).index_select(-1, self.a)
         b = self._products(features[self.split :], one).index_select(-1, self.b)
-        return (a * b) @ self.coefficients
+        return (a * b) @ self.coefficients.to(dtype)
 
     @staticmethod
     def _waves(angle: Tensor, degree: int) -> Tensor:
@@ -71,19 +74,30 @@ class PolynomialLayer(nn.Module):
     """What circuits with fixed weights compute, written as trigonometric polynomials (see `hqfkernels.series`).
 
     Args:
-        circuits: on the same inputs.
+        circuits: with as many inputs each.
         weights: (n_weights,) of each.
 
     Shape:
         (..., n_inputs) in radians, of any floating dtype -> (..., sum of n_observables), float64 if the weights are,
-        else float32. As of any plain torch, autocast computes its matrix products in the lower precision.
+        else float32; in the inputs' dtype if the weights, or its own buffers, are in half precision. As of any plain
+        torch, autocast computes its matrix products in the lower precision.
 
     Raises:
-        ValueError: if a circuit is no trigonometric polynomial of a size that pays; the message says why.
+        TypeError, ValueError: for arguments that do not fit; if a circuit is no trigonometric polynomial of a size that
+            pays, the message says why.
     """
 
     def __init__(self, circuits: Sequence[Circuit], weights: Sequence[Tensor]) -> None:
         super().__init__()
+        circuits = checked_circuits(circuits)
+        if len(weights) != len(circuits):
+            raise ValueError(f"weights: expected {len(circuits)} tensors, one for each circuit, got {len(weights)}")
+        for circuit, own in zip(circuits, weights, strict=True):
+            check_tensor(own, "weights")
+            if own.shape != (circuit.n_weights,):
+                raise ValueError(f"weights: expected shape {(circuit.n_weights,)}, got {tuple(own.shape)}")
+        self.n_inputs = circuits[0].n_inputs
+        self.from_half = all(own.dtype in HALF for own in weights)
         dtype = torch.float64 if weights[0].dtype == torch.float64 else torch.float32
         with torch.no_grad():
             parameters = [
@@ -95,5 +109,11 @@ class PolynomialLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the class for shapes."""
-        values = [member(inputs) for member in self.members]
-        return values[0] if len(values) == 1 else torch.cat(values, -1)
+        if inputs.is_complex():
+            raise TypeError(f"inputs: expected real numbers, got {inputs.dtype}")
+        if inputs.dim() == 0 or inputs.shape[-1] != self.n_inputs:
+            raise ValueError(f"inputs: expected shape (..., {self.n_inputs}), got {tuple(inputs.shape)}")
+        each = [member(inputs) for member in self.members]
+        values = each[0] if len(each) == 1 else torch.cat(each, -1)
+        half = self.from_half or all(buffer.dtype in HALF for buffer in self.buffers() if buffer.is_floating_point())
+        return values.to(inputs.dtype) if half and inputs.is_floating_point() else values

@@ -12,13 +12,18 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 Save = Callable[[Any, tuple[Any, ...], Any], None]
 Differentiate = Callable[..., tuple[Any, ...]]
 
-_RULES: dict[str, tuple[Save, Differentiate]] = {}
+NO_FORWARD_MODE = "the engines have no forward-mode derivatives; backend='reference' has them"
+
+_RULES: dict[str, tuple[Save, Differentiate, str]] = {}
 
 
-def register(operator: str, save: Save, differentiate: Differentiate) -> None:
-    """Gives ``operator`` a backward pass; the functions are as `torch.library.register_autograd` takes them."""
+def register(operator: str, save: Save, differentiate: Differentiate, no_forward_mode: str = NO_FORWARD_MODE) -> None:
+    """Gives ``operator`` a backward pass; the functions are as `torch.library.register_autograd` takes them.
+
+    Forward mode raises, and says ``no_forward_mode``.
+    """
     torch.library.register_autograd(f"hqfkernels::{operator}", differentiate, setup_context=save)
-    _RULES[operator] = save, differentiate
+    _RULES[operator] = save, differentiate, no_forward_mode
 
 
 def refuse(operator: str, engine: str) -> None:
@@ -56,7 +61,7 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         operator, *arguments = inputs
-        save, ctx.differentiate = _RULES[operator]
+        save, ctx.differentiate, ctx.no_forward_mode = _RULES[operator]
         save(ctx, tuple(arguments), output)
 
     @staticmethod
@@ -65,4 +70,4 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError("the engines have no forward-mode derivatives; backend='reference' has them")
+        raise NotImplementedError(ctx.no_forward_mode)

@@ -91,12 +91,20 @@ def expval(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
 
 
 def _angle(angle: Angle, inputs: Tensor, weights: Tensor) -> Tensor:
-    """The value of ``angle`` for each sample, each group or, for a constant, once."""
-    value = torch.full((), angle.constant, dtype=inputs.dtype, device=inputs.device)
+    """The value of ``angle`` for each sample, each group or, for a constant, once.
+
+    Numbers are tensors here: in forward mode under vmap, torch takes a Python number times a tensor without dimensions
+    to double precision.
+    """
+
+    def number(value: float) -> Tensor:
+        return torch.full((), value, dtype=inputs.dtype, device=inputs.device)
+
+    value = number(angle.constant)
     for k, coefficient in angle.inputs:
-        value = value + coefficient * inputs[..., k]
+        value = value + number(coefficient) * inputs[..., k]
     for k, coefficient in angle.weights:
-        value = value + coefficient * weights[..., k]
+        value = value + number(coefficient) * weights[..., k]
     return value
 
 
@@ -108,7 +116,7 @@ def gate_matrix(name: str, angles: list[Tensor], like: Tensor) -> Tensor:
     if name.startswith("c"):
         return torch.kron(zero, zero + one) + torch.kron(one, gate_matrix(name[1:], angles, like))
     if name == "p":
-        return zero + torch.exp(1j * angles[0])[..., None, None] * one
+        return zero + torch.exp(1j * angles[0][..., None, None]) * one
     if name == "rot":
         first, second, third = (gate_matrix(n, [a], like) for n, a in zip(("rz", "ry", "rz"), angles, strict=True))
         return third @ second @ first
