@@ -217,6 +217,9 @@ def _parameters(program: Any) -> list[str]:
             if statement.identifier.name in names:
                 raise _error(statement, f"input {statement.identifier.name!r} is declared twice; rename one")
             names.append(statement.identifier.name)
+    for statement in program.statements:
+        if isinstance(statement, ast.QubitDeclaration) and statement.qubit.name in names:
+            raise _error(statement, f"{statement.qubit.name!r} is declared twice; rename one")
     return names
 
 
