@@ -160,20 +160,24 @@ def from_qasm(text: str, inputs: Sequence[str] | None = None, weights: Sequence[
 
     Qubits are numbered in the order of their declaration. Parameters are OpenQASM 3's ``input float`` and ``input
     angle``; angles must be affine in them. OpenQASM 2 has no parameters. The circuit measures Z on every qubit, as
-    always by default; measurements at the end of the program say nothing else. Global phases are kept as far as the
-    two versions agree on them.
+    always by default; measurements at the end of the program say nothing else, and barriers and delays nothing.
+
+    Numbers mean what the version says: 1/2 is 0.5 in OpenQASM 2 and, between integers, 0 in OpenQASM 3. A value of type
+    ``angle`` is a real number, as in Qiskit: it does not wrap at 2 pi. ``U``, ``u2`` and ``u3`` have the global phase
+    that Qiskit gives them, which a control makes visible.
 
     Args:
-        text: the program.
+        text: the program. One that does not say its version is OpenQASM 3, unless it is OpenQASM 2 alone.
         inputs: names of the parameters that become inputs, in this order.
         weights: names of those that become weights. If one of the two is left out, it is all others, in order of
-            declaration; if both are, ``x0``, ``w0``, ... (as `to_qasm` writes them) are what they say, and any other
-            names are all weights.
+            declaration; if both are, ``x0``, ``w0``, ... (as `to_qasm` writes them) are what they say. If no name is of
+            this kind, all parameters are weights, which a UserWarning says.
 
     Raises:
         TypeError: if ``text`` is no string.
         ValueError: for a program that is no circuit of known gates: syntax errors, loops, conditions, resets, gates
-            after a measurement, unknown gates, with the line; for parameter names that clash.
+            after a measurement, unknown gates, with the line; for expressions that are not affine, not finite, or read
+            in more than one way; for parameter names that clash, and if some say what they are and others do not.
     """
     if not isinstance(text, str):
         raise TypeError(f"text: expected an OpenQASM program as a string, got {type(text).__name__}")
@@ -191,19 +195,20 @@ def from_qasm(text: str, inputs: Sequence[str] | None = None, weights: Sequence[
 def _programs(text: str) -> list[Any]:
     """The syntax tree of the program, or two where it does not say its version and may be of either."""
     header = _HEADER.match(text)
-    if header is not None:
-        if header[1] in ("2", "2.0"):
-            return [qasm2.parse(text)]
-        if header[1].partition(".")[0] != "3":
-            raise ValueError(f"qasm: OPENQASM {header[1]}: only versions 2.0 and 3 are read")
-    programs = []
-    for parse in (_parse, qasm2.parse) if header is None and _REGISTER.search(text) else ():
-        with contextlib.suppress(ValueError):
-            programs.append(parse(text))
-    return programs or [_parse(text)]
+    if header is None and _REGISTER.search(text):
+        programs = []
+        for parse in (_parse, qasm2.parse):
+            with contextlib.suppress(ValueError):
+                programs.append(parse(text))
+        return programs or [_parse(text)]
+    if header is None or header[1].partition(".")[0] == "3":
+        return [_parse(text)]
+    if header[1] in ("2", "2.0"):
+        return [qasm2.parse(text)]
+    raise ValueError(f"qasm: OPENQASM {header[1]}: only versions 2.0 and 3 are read")
 
 
-_HEADER = re.compile(r"(?:\s|//[^\n]*\n|/\*.*?\*/)*OPENQASM\s+([\d.]+)", re.DOTALL)
+_HEADER = re.compile(r"(?:\s|//[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*OPENQASM\s+([\d.]+)")
 _REGISTER = re.compile(r"\bqreg\b")
 """How qubits are declared in OpenQASM 2. OpenQASM 3 allows it too."""
 
