@@ -46,6 +46,7 @@ _REFUSED = {
     "for_loop": "unroll it first (UnrollForLoops)",
     "while_loop": "its length depends on measurements",
     "switch_case": "write one circuit for each case",
+    "box": "write its instructions without it",
     "initialize": "it resets its qubits; use prepare_state",
 }
 
@@ -204,8 +205,8 @@ def _append(
 def _synthesized(operation: Any, where: str) -> QuantumCircuit:
     """What Qiskit makes of an operation without a definition, such as a Clifford or a gate with modifiers."""
     circuit = QuantumCircuit(operation.num_qubits, operation.num_clbits)
-    circuit.append(operation, circuit.qubits, circuit.clbits)
     try:
+        circuit.append(operation, circuit.qubits, circuit.clbits)
         made = HighLevelSynthesis()(circuit)
     except QiskitError as error:
         raise ValueError(f"circuit: Qiskit cannot take {where} apart: {error}") from error
