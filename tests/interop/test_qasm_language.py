@@ -11,6 +11,7 @@ import hqfkernels as hqf
 
 pytest.importorskip("openqasm3")
 from fuzz.programs import GATES, WORDS, loads
+from hqfkernels.interop import qasm
 from hqfkernels.interop.qasm import from_qasm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Gate.control:DeprecationWarning")  # of Qiskit's own importer
@@ -254,6 +255,17 @@ def test_every_gate_takes_every_modifier(name):
         call = f"{''.join(f'{m} @ ' for m in pair)}{name}{angles} {operands};"
         text = f"{HEAD[3].replace('[3] q', '[6] q')}{PREPARE}{call}"
         np.testing.assert_allclose(state(text), qiskits(text), atol=1e-10, err_msg=call)
+
+
+def test_every_gate_of_a_circuit_can_be_controlled():
+    assert {*qasm._library(qasm._PHASES), "rot"} == set(hqf.circuit.GATES)
+    for name, (n_angles, n_qubits) in hqf.circuit.GATES.items():
+        angles = f"({', '.join(['0.3', '-1.1', '2.0'][:n_angles])})" if n_angles else ""
+        call = f"{name}{angles} {', '.join(['q[1]', 'q[2]'][:n_qubits])};"
+        text = HEAD[3] + "h q;\nt q;\nrx(0.3) q;\n"
+        off, on = np.split(state(f"{text}ctrl @ {call.replace(' q[1]', ' q[0], q[1]')}"), 2)  # by the control's value
+        np.testing.assert_allclose(off, np.split(state(text), 2)[0], atol=1e-12)
+        np.testing.assert_allclose(on, np.split(state(text + call), 2)[1], atol=1e-12, err_msg=name)
 
 
 def test_gates_of_the_program_take_modifiers():
