@@ -11,8 +11,8 @@ import hqfkernels as hqf
 
 pytest.importorskip("openqasm3")
 from fuzz.programs import GATES, WORDS, loads
-from hqfkernels.interop import qasm
 from hqfkernels.interop.qasm import from_qasm
+from hqfkernels.interop.qasm_gates import PHASES, library
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Gate.control:DeprecationWarning")  # of Qiskit's own importer
 
@@ -258,7 +258,7 @@ def test_every_gate_takes_every_modifier(name):
 
 
 def test_every_gate_of_a_circuit_can_be_controlled():
-    assert {*qasm._library(qasm._PHASES), "rot"} == set(hqf.circuit.GATES)
+    assert {*library(PHASES), "rot"} == set(hqf.circuit.GATES)
     for name, (n_angles, n_qubits) in hqf.circuit.GATES.items():
         angles = f"({', '.join(['0.3', '-1.1', '2.0'][:n_angles])})" if n_angles else ""
         call = f"{name}{angles} {', '.join(['q[1]', 'q[2]'][:n_qubits])};"
