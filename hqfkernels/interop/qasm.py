@@ -88,7 +88,7 @@ def from_qasm(text: str, inputs: Sequence[str] | None = None, weights: Sequence[
     that Qiskit gives them, which a control makes visible.
 
     Args:
-        text: the program. One that does not say its version is OpenQASM 3, unless it is OpenQASM 2 alone.
+        text: the program. One that does not say its version may be of either; if it is of both, they must agree on it.
         inputs: names of the parameters that become inputs, in this order.
         weights: names of those that become weights. If one of the two is left out, it is all others, in order of
             declaration; if both are, ``x0``, ``w0``, ... (as `to_qasm` writes them) are what they say. If no name is of
@@ -155,7 +155,7 @@ def _circuit(program: Any, parameters: Mapping[str, Angle]) -> Circuit:
         try:
             reader.read(statement)
         except RecursionError:
-            raise error_at(statement, "a gate is defined by itself") from None
+            raise error_at(statement, "a gate is defined by itself, or an expression is too long") from None
     if not reader.n_qubits:
         raise ValueError("qasm: the program declares no qubits")
     circuit = Circuit(reader.n_qubits)

@@ -12,6 +12,7 @@ _antlr: Any = _parser
 
 
 def error_at(node: Any, message: str) -> ValueError:
+    """An error with the line of a part of the program."""
     return ValueError(f"qasm: line {node.span.start_line}: {message}" if node.span else f"qasm: {message}")
 
 

@@ -12,6 +12,7 @@ from openqasm3 import ast  # noqa: TID253 (hqfkernels.interop.qasm says what to 
 
 from hqfkernels.circuit import Angle
 from hqfkernels.interop import qasm3
+from hqfkernels.interop.qasm3 import error_at
 from hqfkernels.interop.qasm_values import angle_value
 
 Operation = tuple[str, tuple[Angle, ...], tuple[int, ...]]
@@ -102,11 +103,14 @@ class Definition:
     @staticmethod
     def of(node: Any) -> Definition:
         angles, qubits = (tuple(n.name for n in part) for part in (node.arguments, node.qubits))
+        if any(len(set(names)) != len(names) for names in (angles, qubits)):
+            raise error_at(node, f"gate {node.name.name}: its angles, and its qubits, must have different names")
         return Definition(angles, qubits, tuple(node.body))
 
 
 @lru_cache(maxsize=2)
 def library(text: str) -> dict[str, Definition]:
+    """The gates that `DEFINITIONS` or `PHASES` defines."""
     return {node.name.name: Definition.of(node) for node in qasm3.parse(text).statements}
 
 
@@ -126,6 +130,7 @@ def expand(name: str, angles: Sequence[Angle], qubits: Sequence[int], text: str 
 
 
 def arguments_of(node: Any) -> list[Any]:
+    """The expressions between the brackets of a gate."""
     return [node.argument] if isinstance(node, ast.QuantumPhase) else node.arguments
 
 

@@ -47,6 +47,7 @@ def _located(error: Exception, node: Any) -> ValueError:
 
 
 def value_of(node: Any, scope: Mapping[str, Value]) -> Value:
+    """The value of an expression; ``scope`` has those of names."""
     if isinstance(node, (ast.IntegerLiteral, ast.FloatLiteral, ast.BooleanLiteral)):
         return _finite(node.value, node)
     if isinstance(node, ast.Identifier):
@@ -82,12 +83,14 @@ def _computed(node: Any, compute: Callable[[], Value]) -> Value:
 
 
 def number_value(value: Value, node: Any) -> int | float | Angle:
+    """A value that one can compute with."""
     if isinstance(value, bool):
         raise error_at(node, f"{_MADE_OF}; of true and false, write int(...) or float(...)")
     return value
 
 
 def constant_value(value: Value, node: Any, what: str) -> int | float:
+    """A value that depends on no parameter; ``what`` it is, for an error."""
     if isinstance(value, Angle):
         if value.inputs or value.weights:
             raise error_at(node, f"{what} depends on a parameter, but angles must be affine in the parameters")
@@ -188,6 +191,8 @@ def cast(kind: Any, expression: Any, scope: Mapping[str, Value], node: Any, decl
         return constant != 0
     whole = math.trunc(constant)
     bits = 64 if size is None else size
+    if not 1 <= bits <= 1024:
+        raise error_at(node, f"{name}[{bits}]: expected a size from 1 to 1024")
     low, high = (0, 1 << bits) if isinstance(kind, ast.UintType) else (-1 << bits - 1, 1 << bits - 1)
     if not low <= whole < high or (declared and whole != constant):
         raise error_at(node, f"{constant} is no {name}" + (f"[{size}]" if size is not None else ""))
@@ -195,6 +200,7 @@ def cast(kind: Any, expression: Any, scope: Mapping[str, Value], node: Any, decl
 
 
 def integer_value(node: Any, scope: Mapping[str, Value]) -> int:
+    """The value of an expression that is an index or a size."""
     value = constant_value(number_value(value_of(node, scope), node), node, "an index or size")
     if value != int(value):
         raise error_at(node, f"expected an integer, got {value}")

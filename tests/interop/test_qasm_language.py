@@ -103,6 +103,20 @@ def test_expressions_of_version_3(expression, value):
     assert angle(expression).constant == pytest.approx(value, abs=1e-12)
 
 
+def test_long_sums():
+    for version, length in ((2, 5000), (3, 5000)):
+        with pytest.raises(ValueError, match="qasm: .*too (long|deeply)"):
+            angle("+".join(["0.1"] * length), version)
+        assert angle("+".join(["0.1"] * 50), version).constant == pytest.approx(5)
+
+
+@pytest.mark.parametrize("definition", ["gate g a, a { x a; }", "gate g(t, t) a { rx(t) a; }"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_names_within_a_gate_differ(version, definition):
+    with pytest.raises(ValueError, match="qasm: line 5: gate g: .*must have different names"):
+        from_qasm(f"{HEAD[version]}{definition}")
+
+
 @pytest.mark.parametrize(
     ("declaration", "expression", "value"),
     [
@@ -162,6 +176,8 @@ def test_constants_have_a_type(declaration, expression, value):
         ("angle(7)", "7 is no angle from 0 to 2 pi"),
         ("angle[4](0.3)", r"angle\[4\]: rounding"),
         ("float[16](0.3)", r"float\[16\]: rounding"),
+        ("int[10**12](3)", r"int\[1000000000000\]: expected a size"),
+        ("int[1-1](3)", r"int\[0\]: expected a size"),
         ("bit[4](3)", "casts of type bit are not supported"),
         ("a/0", "divided by zero"),
         ("1/a", "the divisor depends on a parameter"),
