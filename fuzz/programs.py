@@ -50,6 +50,9 @@ WORDS = (
 # fmt: on
 """Words of OpenQASM 3, which are names in OpenQASM 2."""
 
+PARAMETERS = {"x0": 0.37, "w0": -1.2}
+"""Parameters of the programs, with values."""
+
 _NUMBERS = {
     2: ("1", "2", "3", "7", "0", "pi", "0.5", "1.25", "2.0", ".5", "3.", "1e-1"),
     3: ("1", "2", "3", "7", "0", "pi", "0.5", "1.25", "2.0", ".5", "3.", "1e-1", "0x3", "0b11", "tau", "euler", "π"),
@@ -88,7 +91,7 @@ class _Writer:
         operator = self.one(("+", "-", "*", "/", "/", "^") if self.version == 2 else ("+", "-", "*", "/", " / "))
         return f"{inner}{operator}{self.expression(names, depth + 1)}"
 
-    def call(self, qubits: Sequence[str], names: Sequence[str] = ()) -> list[str]:
+    def call(self, qubits: Sequence[str], names: Sequence[str]) -> list[str]:
         """A gate, if there are qubits enough."""
         gate = self.one(list(self.gates))
         n_angles, n_qubits = self.gates[gate]
@@ -113,6 +116,10 @@ class _Writer:
 
     def program(self) -> str:
         whole: list[str] = []
+        names: list[str] = []
+        if self.version == 3 and self.rng.random() < 0.3:
+            names = list(PARAMETERS)
+            self.lines += ["input float[64] x0;", "input angle w0;"]
         if self.version == 2:
             words = self.some(WORDS, 8)
             sizes = self.rng.integers(1, 4, size=self.rng.integers(1, 3))
@@ -149,7 +156,7 @@ class _Writer:
             elif kind < 0.25 and len(whole) == 2:
                 self.lines.append(f"cx {whole[0]}, {whole[1]};")
             else:
-                self.lines += self.call(qubits)
+                self.lines += self.call(qubits, names)
         return "\n".join(self.lines) + "\n"
 
 
@@ -181,8 +188,10 @@ def outcome(text: str, load: Callable[[str], Any]) -> str:
     assert ours.n_qubits == theirs.num_qubits, text
     if not ours.gates:
         return "empty"
-    expected = Statevector(theirs).reverse_qargs().data
-    found = hqf.statevector(ours, torch.empty(0, dtype=torch.float64)).numpy()
+    values = {name: value for name, value in PARAMETERS.items() if theirs.has_parameter(name)}
+    expected = Statevector(theirs.assign_parameters(values)).reverse_qargs().data
+    inputs, weights = (torch.tensor([PARAMETERS[name]], dtype=torch.float64) for name in ("x0", "w0"))
+    found = hqf.statevector(ours, inputs[: ours.n_inputs], weights[: ours.n_weights]).numpy()
     largest = max((abs(a.constant) for gate in ours.gates for a in gate.angles), default=0.0)
     np.testing.assert_allclose(found, expected, atol=1e-9 + 1e-13 * largest, rtol=0, err_msg=text)
     return "equal"

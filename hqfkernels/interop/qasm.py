@@ -324,7 +324,7 @@ class _Reader:
             if name not in self._registers:
                 raise error_at(node, f"qubit register {name!r} is not declared")
             return self._registers[name]
-        k = int(name[1:])
+        k = int(name[1:10])
         if self.n_qubits and not self._hardware:
             raise error_at(node, f"{name}: the program declares qubits, and can have one kind only")
         if k >= MAX_QUBITS:
@@ -451,6 +451,12 @@ class _Reader:
                 self._spend(node, len(operations) * abs(count))
                 operations *= abs(count)
             elif controls:
+                if _has_unsettled_phase(_name(node), definitions):
+                    raise error_at(
+                        node,
+                        f"{kind} @ {_name(node)}: the gate is made of U, u2 or u3, whose global phase is another one "
+                        "in Qiskit than in the specification, which a control makes visible; write them as p, ry and p",
+                    )
                 self._spend(node, len(operations) << min(count, 32))
                 operations = [part for operation in operations for part in controlled(operation, controls)]
                 if kind == "negctrl":
@@ -518,6 +524,13 @@ def _identifiers(node: Any) -> Iterable[Any]:
 
 def _name(node: Any) -> str:
     return "gphase" if isinstance(node, ast.QuantumPhase) else str(node.name.name)
+
+
+def _has_unsettled_phase(name: str, definitions: Mapping[str, Definition]) -> bool:
+    """Whether a gate of the program has a part whose global phase Qiskit and the specification do not agree on."""
+    parts = definitions[name].body if name in definitions else ()
+    names = [part.name.name for part in parts if isinstance(part, ast.QuantumGate)]
+    return any((n in ("U", "u2", "u3") and n not in definitions) or _has_unsettled_phase(n, definitions) for n in names)
 
 
 def _plain(angle: Angle) -> Value:

@@ -146,8 +146,8 @@ class _Parser:
 
     def _integer(self) -> Any:
         token = self._take("number")
-        if not token.text.isdigit():
-            raise self._fail(token, "expected an integer")
+        if not token.text.isdigit() or len(token.text) > 9:
+            raise self._fail(token, "expected an index or a size")
         return _placed(ast.IntegerLiteral(int(token.text)), token)
 
     def _definition(self) -> ast.Statement:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from openqasm3 import parser as _parser  # noqa: TID253
+from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
+from openqasm3 import parser as _parser  # noqa: TID253 (hqfkernels.interop.qasm says what to install)
 
 _antlr: Any = _parser
-"""What the parser is made of: `openqasm3.parse` itself prints."""
+"""What `openqasm3.parse` is made of, which itself prints."""
 
 
 def error_at(node: Any, message: str) -> ValueError:
@@ -16,7 +17,7 @@ def error_at(node: Any, message: str) -> ValueError:
     return ValueError(f"qasm: line {node.span.start_line}: {message}" if node.span else f"qasm: {message}")
 
 
-class _Listener(_antlr.ErrorListener):  # type: ignore[misc]
+class _Listener(ErrorListener):  # type: ignore[misc]
     """Raises what is no token, where the default prints it and goes on."""
 
     def syntaxError(self, recognizer: Any, symbol: Any, line: int, column: int, message: str, error: Any) -> None:
@@ -46,5 +47,7 @@ def parse(text: str) -> Any:
         raise ValueError(f"qasm: line {line.partition(':')[0]}: {message}: this is not OpenQASM 3") from error
     except RecursionError:
         raise ValueError("qasm: an expression or a block is nested too deeply") from None
-    except (AttributeError, KeyError, TypeError) as error:  # of texts that the tree's builder was not made for
-        raise ValueError("qasm: this is not OpenQASM 3") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if str(error).startswith("qasm: "):
+            raise
+        raise ValueError("qasm: this is not OpenQASM 3") from error  # the tree's builder was not made for this text

@@ -241,7 +241,7 @@ def test_bad_programs_are_refused_with_their_line(line, message):
         ("ctrl @ x q[0], q[0];", "line 4: near '@': this is not OpenQASM 2"),
         ("rx(tau) q[0];", "line 4: near 'tau': 'tau' is not declared"),
         ("qreg pi[2];", "line 4: near 'pi': a word of OpenQASM 2 is no name"),
-        ("x q[1.5];", "line 4: near '1.5': expected an integer"),
+        ("x q[1.5];", "line 4: near '1.5': expected an index or a size"),
         ("x q[0]", "line 5: near '<EOF>'"),
     ],
 )

@@ -292,6 +292,18 @@ def test_gates_of_the_program_take_modifiers():
         np.testing.assert_allclose(state(text), qiskits(text), atol=1e-10, err_msg=call)
 
 
+def test_a_gate_whose_phase_is_not_settled_is_not_controlled():
+    """In the specification x1 is X, and ctrl @ x1 is a CNOT; in Qiskit they have another phase."""
+    gates = "gate x1 a { U(pi, 0, pi) a; gphase(-pi/2); }\ngate x2 a { x1 a; }\ngate x3 a, b { ctrl @ x2 a, b; }\n"
+    for call in ("ctrl @ x1 q[0], q[1];", "negctrl @ inv @ x2 q[0], q[1];"):
+        with pytest.raises(ValueError, match="qasm: line 8: (neg)?ctrl @ x.: the gate is made of U, u2 or u3"):
+            from_qasm(f"{HEAD[3]}{gates}{call}")
+    with pytest.raises(ValueError, match="qasm: line 7: ctrl @ x2: the gate is made of U, u2 or u3"):
+        from_qasm(f"{HEAD[3]}{gates}x3 q[0], q[1];")
+    text = f"{HEAD[3]}{gates}h q; t q; inv @ pow(2) @ x2 q[0];"
+    np.testing.assert_allclose(state(text), qiskits(text), atol=1e-12)
+
+
 def test_modifiers_of_parameters():
     text = HEAD[3] + "{}h q;\nctrl(2) @ rx({}/2) q[0], q[2], q[1];\nnegctrl @ pow(2) @ U(0.1, {}, 0.2) q[1], q[2];\n"
     circuit = from_qasm(text.format("input float x0;\n", "x0", "x0"))
@@ -552,6 +564,14 @@ def test_nothing_is_printed(text, capfd):
         from_qasm(text)
     assert capfd.readouterr() == ("", "")
     assert "NoneType" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["OPENQASM 2.0; qreg q[{}];", "qubit q; x q[{}];", "qubit[{}] q;", "h ${};", "rx({}) $0;"]
+)
+def test_numbers_of_many_digits_are_refused(text):
+    with pytest.raises(ValueError, match="^qasm: "):
+        from_qasm(text.format("9" * 5000))
 
 
 def test_comments_without_end_take_no_time():
