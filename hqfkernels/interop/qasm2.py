@@ -15,12 +15,12 @@ from openqasm3 import ast  # noqa: TID253 (hqfkernels.interop.qasm says what to 
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)
-    | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
-    | (?P<name>[A-Za-z_]\w*)
+    | (?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+    | (?P<name>[^\W\d]\w*)
     | (?P<string>"[^"\n]*")
     | (?P<sign>->|[;,()\[\]{}+\-*/^])
     | (?P<other>.)""",
-    re.VERBOSE | re.ASCII,
+    re.VERBOSE,
 )
 _STANDARD_FUNCTIONS = ("sin", "cos", "tan", "exp", "ln", "sqrt")
 _FUNCTIONS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"} | {name: name for name in _STANDARD_FUNCTIONS}
@@ -100,8 +100,9 @@ class _Parser:
         return _placed(ast.Identifier(token.text), token)
 
     def _list(self, item: Callable[[], Any]) -> list[Any]:
+        """One or more items; Qiskit takes a comma behind the last one, too."""
         items = [item()]
-        while self._skip(","):
+        while self._skip(",") and self._next.text not in (")", ";", "{"):
             items.append(item())
         return items
 
@@ -111,7 +112,8 @@ class _Parser:
             self._take(";")
         statements: list[Any] = []
         while self._next.kind != "end":
-            statements.append(self._statement())
+            if not self._skip(";"):
+                statements.append(self._statement())
         return ast.Program(statements=statements, version="2.0")
 
     def _statement(self) -> ast.Statement:
@@ -182,7 +184,7 @@ class _Parser:
     def _application(self) -> ast.Statement:
         """A gate or a barrier, which are all that the body of a gate may have."""
         if self._skip("barrier"):
-            qubits = self._list(self._operand)
+            qubits = [] if self._next.text == ";" else self._list(self._operand)
             self._take(";")
             return ast.QuantumBarrier(qubits=qubits)
         name = self._name()

@@ -515,6 +515,13 @@ def test_words_of_version_3_are_names_in_version_2(word):
         assert [gate.qubits for gate in from_qasm(text).gates] == [(1,), (1, 0)]
 
 
+def test_what_qiskit_takes_besides_the_grammar_of_version_2():
+    text = f"{HEAD[2]}barrier;; barrier q, ;\ngate g(t,) a {{ rx(t, ) a, ; }}\ngate e() a {{}}\n;"
+    text += "g(0.3) q[0]; e q; x() q[1];"
+    np.testing.assert_allclose(state(text), qiskits(text, 2), atol=1e-12)
+    assert from_qasm(f"{HEAD[2]}gate g(θ) a {{ rx(θ/2) a; }} g(1) q[0];").gates[0].angles[0].constant == 0.5
+
+
 def test_opaque_gates():
     text = f"{HEAD[2]}opaque delay(t) a;\nopaque magic(t) a, b;\nu0(1) q[0];\ndelay(100) q[0];\nx q[1];\n"
     assert [gate.name for gate in from_qasm(text).gates] == ["x"]
