@@ -127,6 +127,11 @@ _QASM = (
     "g(a) q[0], q[1];\nh q;\nu3(b, 1e-3, -2**3) q[2];\ngphase(0.5);\nbarrier q;\nc = measure q;\n",
     'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nccx q[0],q[1],q[0];\nu1(pi/4) q[0];\n'
     "measure q -> c;\n",
+    'OPENQASM 3.0;\ninclude "stdgates.inc";\ngate g a { gphase(-1/2.0); pow(-2) @ sx a; }\n'
+    "negctrl(2) @ ctrl @ g $0, $1, $2, $3;\nlet r = $0 ++ $2;\nh r[1];\nconst angle a = 7 % 3;\n"
+    "rx(mod(a, 2)*float(3/2)) $1;\ndelay[3ns] $3;\nbit b = measure $0;\n",
+    'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg input[3];\nopaque delay(t) let;\ngate float(in) def, box {\n'
+    "cu3(in, -in^2, .5) box, def; barrier box; u0(1) def; }\nfloat(ln(2)) input[0], input[2];\ndelay(1) input[1];\n",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,11 +25,12 @@ def angles_of(
         names: the circuit's parameters, in its order.
         inputs: those that become `Input` 0, 1, ...
         weights: those that become `Weight` 0, 1, ... If one of the two is left out, it is all others, in order. If both
-            are, ``x0``, ``x[0]``, ``w0``, ... are what they say, provided that all names are of this kind; otherwise
-            every parameter is a weight.
+            are, ``x0``, ``x[0]``, ``w0``, ... are what they say; if no name is of this kind, every parameter is a
+            weight, which a UserWarning says.
 
     Raises:
-        TypeError, ValueError: naming the parameter that is unknown, missing, or has two meanings.
+        TypeError, ValueError: naming the parameter that is unknown, missing, or has two meanings; if both are left out
+            and some names, but not all, say what they are.
     """
     if inputs is None and weights is None:
         meant = {name: _OURS.fullmatch(name) for name in names}
@@ -41,6 +43,19 @@ def angles_of(
                     raise ValueError(f"parameters {places[angle]!r} and {name!r} clash: both mean {angle}; rename one")
                 places[angle] = name
             return {name: angle for angle, name in places.items()}
+        other = next(name for name, match in meant.items() if not match)
+        if any(meant.values()):
+            told = next(name for name, match in meant.items() if match)
+            raise ValueError(
+                f"parameter {told!r} is an input or a weight by its name, and {other!r} is not: "
+                "say which are inputs, by inputs=, or weights, by weights="
+            )
+        warnings.warn(
+            f"the names of the parameters ({other!r}, ...) do not say what they are, and all become weights; "
+            "say which are inputs, by inputs=, or that they are weights, by weights=",
+            UserWarning,
+            stacklevel=3,
+        )
     chosen = {}
     for argument, given in (("inputs", inputs), ("weights", weights)):
         if given is None:
