@@ -228,12 +228,12 @@ class _Parser:
         elif token.text == "(":
             left = self._expression()
             self._take(")")
+        elif token.text == "pi" or token.text in self._scope:
+            left = ast.Identifier(token.text)
         elif token.text in _FUNCTIONS:
             self._take("(")
             left = ast.FunctionCall(ast.Identifier(_FUNCTIONS[token.text]), [self._expression()])
             self._take(")")
-        elif token.text == "pi" or token.text in self._scope:
-            left = ast.Identifier(token.text)
         else:
             raise self._fail(token, f"{token.text!r} is not declared")
         left = _placed(left, token)

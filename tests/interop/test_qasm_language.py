@@ -501,7 +501,10 @@ def test_delays_are_left_out():
 # --- OpenQASM 2 -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", [*WORDS, "sdg_", "stdgates", "x0", "bit_"])
+FUNCTIONS = ("acos", "arccos", "ceiling", "floor", "imag", "log", "mod", "popcount", "real", "rotl")
+
+
+@pytest.mark.parametrize("word", [*WORDS, *FUNCTIONS, "ns", "dt", "pragma", "stdgates", "x0", "bit_"])
 def test_words_of_version_3_are_names_in_version_2(word):
     head = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
     texts = (
