@@ -239,9 +239,12 @@ def _angle(value: Any, parameters: dict[str, Angle], where: str) -> Angle:
 
 def _terms(value: ParameterExpression) -> list[tuple[Any, str]] | None:
     """The terms of an expression, each a constant and a parameter's name, or none; None if it is not affine."""
-    expression = value.sympify()
+    # Twice, and half of it: of an expression that comes down to one parameter, such as ``0 * t + u``, Qiskit makes a symbol
+    # of any of those that it was written with.
+    expression = (2 * value).sympify()
     if expression is NotImplemented:  # 2 ** t
         return None
+    expression = expression / 2
     terms = []
     for term in expression.expand().as_ordered_terms():
         if not term.free_symbols:

@@ -12,7 +12,7 @@ import hqfkernels as hqf
 pytest.importorskip("openqasm3")
 from fuzz.programs import GATES, WORDS, loads
 from hqfkernels.interop.qasm import from_qasm
-from hqfkernels.interop.qasm_gates import PHASES, library
+from hqfkernels.interop.qasm.gates import PHASES, library
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Gate.control:DeprecationWarning")  # of Qiskit's own importer
 

@@ -1,8 +1,8 @@
-"""OpenQASM 3 and 2, in and out: `from_qasm`, `to_qasm`.
+"""Programs in and out.
 
-Both versions become the syntax tree of the OpenQASM working group (package ``openqasm3``), with line numbers, by its
-own parser or by `hqfkernels.interop.qasm2`, so that one walk over the tree serves both. What a program means is what
-Qiskit's importers make of it; what they refuse is read where the specification leaves no doubt.
+Both versions of the language become the syntax tree of the OpenQASM working group (package ``openqasm3``), with line
+numbers, in `version3` by its own parser and in `version2` by ours, so that one walk over the tree serves both. What a
+program means is what Qiskit's importers make of it; what they refuse is read where the specification leaves no doubt.
 """
 
 from __future__ import annotations
@@ -14,19 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-try:
-    from openqasm3 import ast
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'hqfkernels.interop.qasm needs the OpenQASM parser: pip install "hqfkernels[qasm]"'
-    ) from error
+from openqasm3 import ast
 
 from hqfkernels.circuit import GATES, MAX_QUBITS, Angle, Circuit
-from hqfkernels.interop import qasm2, qasm3
 from hqfkernels.interop.parameters import angles_of, bind, text_of
-from hqfkernels.interop.qasm3 import error_at
-from hqfkernels.interop.qasm_gates import (
+from hqfkernels.interop.qasm import version2, version3
+from hqfkernels.interop.qasm.gates import (
     DEFINITIONS,
     Definition,
     Operation,
@@ -36,7 +29,7 @@ from hqfkernels.interop.qasm_gates import (
     inverted,
     library,
 )
-from hqfkernels.interop.qasm_values import (
+from hqfkernels.interop.qasm.values import (
     Value,
     angle_value,
     cast,
@@ -45,6 +38,7 @@ from hqfkernels.interop.qasm_values import (
     number_value,
     value_of,
 )
+from hqfkernels.interop.qasm.version3 import error_at
 from hqfkernels.program import matrix_rotations
 
 _SAME = {"id": "i", "phase": "p", "u1": "p", "CX": "cx", "cphase": "cp", "cu1": "cp"}
@@ -69,7 +63,7 @@ _ADVICE = {
     ast.ClassicalAssignment: "an assignment: values cannot change; declare a const",
     ast.ExternDeclaration: "extern: only functions of the language are known",
     ast.IODeclaration: "output: only input float and input angle parameters are read",
-    qasm2.Opaque: "opaque: the gate has no definition; write one with gate",
+    version2.Opaque: "opaque: the gate has no definition; write one with gate",
 }
 
 MAX_GATES = 100_000
@@ -118,14 +112,14 @@ def _programs(text: str) -> list[Any]:
     header = _HEADER.match(text)
     if header is None and _REGISTER.search(text):
         programs = []
-        for parse in (qasm3.parse, qasm2.parse):
+        for parse in (version3.parse, version2.parse):
             with contextlib.suppress(ValueError):
                 programs.append(parse(text))
-        return programs or [qasm3.parse(text)]
+        return programs or [version3.parse(text)]
     if header is None or header[1].partition(".")[0] == "3":
-        return [qasm3.parse(text)]
+        return [version3.parse(text)]
     if header[1] in ("2", "2.0"):
-        return [qasm2.parse(text)]
+        return [version2.parse(text)]
     raise ValueError(f"qasm: OPENQASM {header[1]}: only versions 2.0 and 3 are read")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from openqasm3 import ast  # noqa: TID253 (hqfkernels.interop.qasm says what to install)
+from openqasm3 import ast
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
-from openqasm3 import parser as _parser  # noqa: TID253 (hqfkernels.interop.qasm says what to install)
+from openqasm3 import parser as _parser
 
 _antlr: Any = _parser
 """What `openqasm3.parse` is made of, which itself prints."""

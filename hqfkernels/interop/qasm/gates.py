@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from openqasm3 import ast  # noqa: TID253 (hqfkernels.interop.qasm says what to install)
+from openqasm3 import ast
 
 from hqfkernels.circuit import Angle
-from hqfkernels.interop import qasm3
-from hqfkernels.interop.qasm3 import error_at
-from hqfkernels.interop.qasm_values import angle_value
+from hqfkernels.interop.qasm import version3
+from hqfkernels.interop.qasm.values import angle_value
+from hqfkernels.interop.qasm.version3 import error_at
 
 Operation = tuple[str, tuple[Angle, ...], tuple[int, ...]]
 
@@ -111,7 +111,7 @@ class Definition:
 @lru_cache(maxsize=2)
 def library(text: str) -> dict[str, Definition]:
     """The gates that `DEFINITIONS` or `PHASES` defines."""
-    return {node.name.name: Definition.of(node) for node in qasm3.parse(text).statements}
+    return {node.name.name: Definition.of(node) for node in version3.parse(text).statements}
 
 
 def expand(name: str, angles: Sequence[Angle], qubits: Sequence[int], text: str = DEFINITIONS) -> list[Operation]:

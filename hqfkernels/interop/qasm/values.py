@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from openqasm3 import ast  # noqa: TID253 (hqfkernels.interop.qasm says what to install)
+from openqasm3 import ast
 
 from hqfkernels.circuit import Angle
-from hqfkernels.interop.qasm3 import error_at
+from hqfkernels.interop.qasm.version3 import error_at
 
 Value = bool | int | float | Angle
 """What an expression is worth: int and uint are int, float and angle are float, and `Angle` has parameters."""
