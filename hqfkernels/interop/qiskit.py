@@ -239,12 +239,12 @@ def _angle(value: Any, parameters: dict[str, Angle], where: str) -> Angle:
 
 def _terms(value: ParameterExpression) -> list[tuple[Any, str]] | None:
     """The terms of an expression, each a constant and a parameter's name, or none; None if it is not affine."""
-    # Twice, and half of it: of an expression that comes down to one parameter, such as ``0 * t + u``, Qiskit makes a symbol
-    # of any of those that it was written with.
-    expression = (2 * value).sympify()
-    if expression is NotImplemented:  # 2 ** t
+    try:
+        # Twice, and half of it: of an expression that comes down to one parameter, such as ``0 * t + u``, Qiskit makes a
+        # symbol of any of those that it was written with.
+        expression = (2 * value).sympify() / 2
+    except Exception:  # of many kinds, for what Qiskit does not tell SymPy, such as 2 ** t
         return None
-    expression = expression / 2
     terms = []
     for term in expression.expand().as_ordered_terms():
         if not term.free_symbols:
