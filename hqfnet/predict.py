@@ -196,7 +196,8 @@ def blended_rows(
     without any data are not predicted.
     """
     device = next(model.parameters()).device
-    takes_valid = "valid" in inspect.signature(model.forward).parameters
+    # torch.compile hides what the network takes.
+    takes_valid = "valid" in inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
     was_training = model.training
     model.eval()
     high, wide = min(window, scene.height), min(window, scene.width)

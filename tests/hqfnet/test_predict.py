@@ -698,7 +698,8 @@ def test_command_line_names_what_is_wrong(
     assert not list(out.iterdir())
 
 
-def test_where_there_is_data_is_told_by_name(tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_where_there_is_data_is_told_by_name(compiled: bool, tmp_path: Path, out: Path) -> None:
     class Told(Brightest):
         def forward(self, images: Tensor, months: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
             assert months is None
@@ -709,7 +710,8 @@ def test_where_there_is_data_is_told_by_name(tmp_path: Path, out: Path) -> None:
 
     pixels = np.random.default_rng(2).random((3, 40, 40)).astype(np.float32)
     pixels[1, 3, 4] = np.nan
-    with rasterio.open(predict_scene(Told(), write_scene(tmp_path / "scene.tif", pixels), out / "ids.tif")) as file:
+    model = torch.compile(Told(), backend="eager") if compiled else Told()
+    with rasterio.open(predict_scene(model, write_scene(tmp_path / "scene.tif", pixels), out / "ids.tif")) as file:
         assert np.argwhere(file.read(1) == 255).tolist() == [[3, 4]]
 
 
