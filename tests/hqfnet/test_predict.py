@@ -710,7 +710,7 @@ def test_where_there_is_data_is_told_by_name(compiled: bool, tmp_path: Path, out
 
     pixels = np.random.default_rng(2).random((3, 40, 40)).astype(np.float32)
     pixels[1, 3, 4] = np.nan
-    model = torch.compile(Told(), backend="eager") if compiled else Told()
+    model: Any = torch.compile(Told(), backend="eager") if compiled else Told()
     with rasterio.open(predict_scene(model, write_scene(tmp_path / "scene.tif", pixels), out / "ids.tif")) as file:
         assert np.argwhere(file.read(1) == 255).tolist() == [[3, 4]]
 
