@@ -216,10 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> Result:
 
     torch.manual_seed(options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        training, held_out, classes = load_data(options.data, options.classes, options.crop)
-    except ValueError as error:
-        parser.error(str(error))
+    training, held_out, classes = load_data(options.data, options.classes, options.crop)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

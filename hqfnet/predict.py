@@ -196,7 +196,8 @@ def blended_rows(
     without any data are not predicted.
     """
     device = next(model.parameters()).device
-    takes_valid = "valid" in inspect.signature(model.forward).parameters
+    # torch.compile hides what the network takes.
+    takes_valid = "valid" in inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
     was_training = model.training
     model.eval()
     high, wide = min(window, scene.height), min(window, scene.width)
@@ -214,7 +215,8 @@ def blended_rows(
                     for left, (_, there) in zip(columns, windows, strict=True):
                         valid[:, left : left + wide] = there.any(axis=0)
                     if strip is None or any(there.any() for _, there in windows):
-                        scores = model(images, *([data] if takes_valid else [])).float().softmax(dim=1) * weights
+                        known = {"valid": data} if takes_valid else {}
+                        scores = model(images, **known).float().softmax(dim=1) * weights
                         if not scores.isfinite().all():
                             raise ValueError(
                                 f"{scene.raster.name}: the model's result is not a number for the windows of {wide} x "
@@ -294,7 +296,7 @@ def _check_outputs(outputs: Mapping[str, Path], source: Path, overwrite: bool) -
         if path.exists() and source.exists() and path.samefile(source):
             raise ValueError(f"{name}: {path} is the source itself")
         for file in [path, *_side_files(path)]:
-            if file.exists() and not overwrite:
+            if os.path.lexists(file) and not overwrite:
                 raise ValueError(f"{name}: {file} exists; it is only replaced when asked to (overwrite)")
     if len({path.resolve() for path in outputs.values()}) < len(outputs):
         raise ValueError(f"{', '.join(outputs)}: expected different files, got {', '.join(map(str, outputs.values()))}")
@@ -509,23 +511,22 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args(arguments)
     if options.threads is not None:
+        if options.threads < 1:
+            parser.error(f"--threads: expected at least 1, got {options.threads}")
         torch.set_num_threads(options.threads)
-    try:
-        with _ended_by_signals():
-            return predict_scene(
-                options.checkpoint,
-                options.source,
-                options.output,
-                probabilities=options.probabilities,
-                preview=options.preview,
-                window=options.window,
-                overlap=options.overlap,
-                batch_size=options.batch_size,
-                bands=options.bands,
-                scale=options.scale,
-                device=options.device,
-                overwrite=options.overwrite,
-                progress=True,
-            )
-    except ValueError as error:
-        parser.error(str(error))
+    with _ended_by_signals():
+        return predict_scene(
+            options.checkpoint,
+            options.source,
+            options.output,
+            probabilities=options.probabilities,
+            preview=options.preview,
+            window=options.window,
+            overlap=options.overlap,
+            batch_size=options.batch_size,
+            bands=options.bands,
+            scale=options.scale,
+            device=options.device,
+            overwrite=options.overwrite,
+            progress=True,
+        )

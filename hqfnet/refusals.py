@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-PACKAGES = ("hqfnet", "hqfkernels", "torchgeo")
+PACKAGES = ("hqfnet", "hqfkernels", "torchgeo", "lightning")
 """Where an error that is raised on purpose speaks to the user."""
 
 OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
@@ -42,7 +42,7 @@ def in_one_line() -> Iterator[None]:
 
 
 def _end(said: str) -> NoReturn:
-    print(f"error: {said}", file=sys.stderr)
+    print("error:", *map(str.strip, said.splitlines()), file=sys.stderr)
     raise SystemExit(2)
 
 

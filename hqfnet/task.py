@@ -170,7 +170,9 @@ class SegmentationTask(lightning.LightningModule):
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("aux_weight", aux_weight)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}: expected a number of at least 0, got {value}")
-        if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
+        if class_weights is not None and not (
+            len(class_weights) == num_classes and all(0 <= weight < math.inf for weight in class_weights)
+        ):
             raise ValueError(f"class_weights: expected {num_classes} numbers of at least 0, got {class_weights}")
         self.model = create_model(
             model, num_classes, in_channels, pretrained, dmcaf, qskip, qmoe, quantum, depth, top_k, feature_cache
@@ -263,8 +265,9 @@ class SegmentationTask(lightning.LightningModule):
         if math.isinf(steps):
             raise ValueError("max_epochs, max_steps: the learning rate needs an end to fall to, got none of both")
         self.trainer.fit_loop.setup_data()  # without which the number of batches may not be known yet
-        epoch_steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        schedule = CosineToZero(optimizer, int(steps), epoch_steps)
+        batches = self.trainer.num_training_batches  # infinite where the data have no length, or none are to be used
+        epoch_steps = 1 if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
+        schedule = CosineToZero(optimizer, max(int(steps), 1), epoch_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

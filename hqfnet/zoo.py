@@ -46,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads (%(default)s)")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args(arguments)
+    for name, least in (("size", 1), ("batch_size", 1), ("rounds", 0), ("threads", 1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(options, name)}")
+    if options.out and not options.out.parent.is_dir():
+        parser.error(f"--out: there is no folder {options.out.parent}")
     torch.set_num_threads(options.threads)
     head = ["network", "trained parameters", "of them in circuits", "frozen parameters"]
     rows: list[list[str]] = []

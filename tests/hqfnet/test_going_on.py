@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
 
 from hqfnet.callbacks import EarlyStopping
 from hqfnet.checkpoint import check_data, read_checkpoint
@@ -142,6 +143,27 @@ def test_a_longer_training_goes_on_on_its_own_curve(tmp_path: Path, hqfnet: Call
     rates = logged(tmp_path / "four", "train/lr")
     expected = [1e-3 * (1 + np.cos(np.pi * step / 16)) / 2 for step in range(8, 8 + len(rates))]
     assert rates == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("nothing", ["--trainer.max_steps", "--trainer.limit_train_batches"])
+def test_nothing_to_be_trained(nothing: str, tmp_path: Path, hqfnet: Callable[..., HQFNetCLI]) -> None:
+    assert hqfnet("fit", tmp_path / "run", "--trainer.max_epochs", "1", nothing, "0").trainer.global_step == 0
+
+
+def test_data_without_a_length(tmp_path: Path) -> None:
+    class Endless(IterableDataset[Sample]):
+        def __iter__(self) -> Iterator[Sample]:
+            while True:
+                yield {"image": torch.rand(3, 32, 32), "mask": torch.randint(3, (32, 32))}
+
+    task = SegmentationTask("hq_unet", 3, pretrained=False)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, max_steps=2, default_root_dir=tmp_path, enable_checkpointing=False,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(task, DataLoader(Endless(), batch_size=2))
+    assert trainer.global_step == 2
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0)
 
 
 def test_the_rate_goes_on_at_the_same_epoch() -> None:

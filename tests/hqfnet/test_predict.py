@@ -678,15 +678,45 @@ def test_overwrite_replaces(scene: Path, out: Path) -> None:
 def test_command_line_names_what_is_wrong(
     scene: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(*arguments: str) -> str:
+    arguments = [str(scene), "-o", str(out / "ids.tif")]
+    for more, said in (
+        ([], "the following arguments are required: --checkpoint"),
+        (["--checkpoint", "a.ckpt", "--threads", "0"], "--threads: expected at least 1, got 0"),
+    ):
         with pytest.raises(SystemExit):
-            main([str(scene), "-o", str(out / "ids.tif"), *arguments])
-        return capsys.readouterr().err
-
-    assert "the following arguments are required: --checkpoint" in refused()
-    assert "checkpoint: there is no file" in refused("--checkpoint", str(tmp_path / "no.ckpt"))
+            main([*arguments, *more])
+        assert said in capsys.readouterr().err
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    assert "text.ckpt cannot be read as one" in refused("--checkpoint", str(tmp_path / "text.ckpt"))
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    assert "was not written by hqfnet's training" in refused("--checkpoint", str(tmp_path / "other.ckpt"))
+    for name, said in (
+        ("no", "checkpoint: there is no file"),
+        ("text", r"text\.ckpt cannot be read as one"),
+        ("other", "was not written by hqfnet's training"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            main([*arguments, "--checkpoint", str(tmp_path / f"{name}.ckpt")])
     assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_where_there_is_data_is_told_by_name(compiled: bool, tmp_path: Path, out: Path) -> None:
+    class Told(Brightest):
+        def forward(self, images: Tensor, months: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+            assert months is None
+            assert valid is not None
+            assert valid.dtype == torch.bool
+            assert not valid[:, :, 3, 4].any()
+            return super().forward(images)
+
+    pixels = np.random.default_rng(2).random((3, 40, 40)).astype(np.float32)
+    pixels[1, 3, 4] = np.nan
+    model: Any = torch.compile(Told(), backend="eager") if compiled else Told()
+    with rasterio.open(predict_scene(model, write_scene(tmp_path / "scene.tif", pixels), out / "ids.tif")) as file:
+        assert np.argwhere(file.read(1) == 255).tolist() == [[3, 4]]
+
+
+def test_a_link_to_nothing_is_kept(scene: Path, out: Path) -> None:
+    (out / "ids.tif").symlink_to(out / "elsewhere" / "ids.tif")
+    with pytest.raises(ValueError, match=r"target: .*ids\.tif exists; it is only replaced when asked to"):
+        predict_scene(Brightest(), scene, out / "ids.tif")
+    assert (out / "ids.tif").is_symlink()

@@ -116,6 +116,13 @@ def test_beginning_anywhere() -> None:
     assert all((gate == 1).all() for gate in gates)
 
 
+def test_zoo_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("--size=0", "--batch-size=0", "--rounds=-1", "--threads=0", f"--out={tmp_path}/no/zoo.md"):
+        with pytest.raises(SystemExit):
+            zoo.main(["--models", "hq_unet", wrong])
+        assert f"error: {wrong.partition('=')[0]}: " in capsys.readouterr().err
+
+
 def test_zoo(tmp_path: Path) -> None:
     text = zoo.main(
         ["--models", "hq_unet", "--size", "32", "--rounds", "1", "--threads", "1", "--out", str(tmp_path / "z")]

@@ -28,7 +28,7 @@ SETTINGS = [
     "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", "--seed_everything", "3",
 ]  # fmt: skip
 RESUMED = [
-    *SETTINGS, "--trainer.max_epochs", "3", "--last_checkpoint.every_n_steps", "4", "--model.dmcaf", "false",
+    *SETTINGS, "--trainer.max_epochs", "3", "--last_checkpoint.every_n_steps", "4", "--model.model", "hq_unet",
     "--pictures.every_n_epochs", "9", "--data.train_scenes", "16",
     "--trainer.limit_train_batches", str(STEPS_PER_EPOCH),
 ]  # fmt: skip
