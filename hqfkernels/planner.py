@@ -17,7 +17,7 @@ from torch import Tensor
 from hqfkernels import backends, costs
 from hqfkernels.backends import cuda, custatevec, triton
 from hqfkernels.costs import Cost, Prices, total
-from hqfkernels.engines import unitary
+from hqfkernels.engines import gate, unitary
 from hqfkernels.engines.fourier import Grid, recipe, series
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.static import static
@@ -36,9 +36,6 @@ CARRIED = {
 
 KERNELS = ("cpu", "cuda", "triton")
 """The backends whose prices are known."""
-
-MAX_NATIVE_QUBITS = 20
-"""The CPU kernels hold two states per lane in memory; above this they refuse. Propagation and contraction do not."""
 
 Place = tuple[str, int | None, bool]
 """Device type, its index, and whether the call computes in double precision."""
@@ -132,9 +129,7 @@ class _Call:
     @property
     def max_qubits(self) -> int:
         """The largest register that the compiled kernels take on the device."""
-        if self.on_gpu:
-            return cuda.MAX_QUBITS_DOUBLE if self.place[2] else cuda.MAX_QUBITS
-        return MAX_NATIVE_QUBITS
+        return gate.max_qubits(self.on_gpu, self.place[2])
 
     def cost(self, engine: str) -> Cost | str:
         """The cost of an engine for all circuits, or why it refuses one of them."""
@@ -168,8 +163,8 @@ class _Call:
         return reason or (None if engine in CARRIED[backend] else f"it carries no {engine} engine")
 
     def _cpu_refusal(self, engine: str) -> str | None:
-        if self.n_qubits > MAX_NATIVE_QUBITS and (engine != "fourier" or self._has_grids()):
-            return f"it takes at most {MAX_NATIVE_QUBITS} qubits, the circuit has {self.n_qubits}"
+        if self.n_qubits > self.max_qubits and (engine != "fourier" or self._has_grids()):
+            return f"it takes at most {self.max_qubits} qubits, the circuit has {self.n_qubits}"
         available, reason = backends.native_status()
         return None if available else reason
 
@@ -256,13 +251,12 @@ def _choose(call: _Call) -> Schedule:
     for worth in (KERNELS, ("custatevec",), ("reference",)):
         if found := {engine: backend for engine, backend in carriers.items() if backend in worth}:
             break
-    simulated = found.get("gate") == "reference" and (call.backend == "reference" or call.n_qubits > call.max_qubits)
-    if simulated:  # no engine takes part, so there is nothing to compare
-        found = {"gate": "reference"}
+    simulates = call.backend == "reference" or call.n_qubits > call.max_qubits
     schedule = []
     for engine, backend in found.items():
         cost = call.cost(engine)
         if not isinstance(cost, str):
+            simulated = simulates and (engine, backend) == ("gate", "reference")
             schedule.append(Choice(engine, backend, call.priced(engine, cost), simulated))
         elif call.engine != "auto":
             raise ValueError(f"engine {engine!r} refuses the circuit: {cost}")

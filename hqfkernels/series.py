@@ -159,11 +159,9 @@ def axes_of(program: Program) -> tuple[Axis, ...]:
         unit = _common_unit(factors)
         if unit is None:
             raise ValueError(f"input {k} enters {', '.join(f'{f:g}' for f in factors)} times: no common unit")
-        axes.append(Axis(k, unit, round(sum(factors) / unit)))
+        axes.append(Axis(k, unit, sum(round(factor / unit) for factor in factors)))
         if axes[-1].degree > MAX_DEGREE:
-            raise ValueError(
-                f"the circuit's polynomials have degree {axes[-1].degree} in input {k}, more than {MAX_DEGREE}"
-            )
+            raise ValueError(f"the circuit's polynomials have a degree of more than {MAX_DEGREE} in input {k}")
     if max(products := halves(tuple(axes))) > MAX_PRODUCTS:
         raise ValueError(f"half of its inputs have {max(products)} products of features, more than {MAX_PRODUCTS}")
     return tuple(axes)
@@ -173,6 +171,8 @@ def _common_unit(factors: list[float]) -> float | None:
     """The largest u of which all factors are whole multiples, if there is one among the smallest factor over 1..8."""
     for divisor in range(1, 9):
         unit = min(factors) / divisor
+        if not unit or math.isinf(max(factors) / unit):  # beyond what floats can hold
+            return None
         if all(abs(f / unit - round(f / unit)) < 1e-9 for f in factors):
             return unit
     return None

@@ -111,7 +111,7 @@ def test_the_planner_takes_the_kernels_on_a_gpu(monkeypatch, fresh_choices):
     monkeypatch.setattr(cuda, "cuda_status", lambda index: (True, "there"))
     monkeypatch.setattr(custatevec, "status", lambda index: (False, "not installed"))
     assert choice(4) == choice(13) == choice(12, double=True) == ("gate", "cuda")
-    assert choice(14) == choice(13, double=True) == ("gate", "reference")
+    assert choice(14) == choice(13, double=True) == ("fourier", "reference")
     assert choice(4, engine="fourier") == ("fourier", "reference")
     assert choice(4, backend="reference") == ("gate", "reference")
     with pytest.raises(RuntimeError, match="backend 'cuda' refuses: .*at most 13 qubits, the circuit has 14"):

@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import hqfkernels as hqf
-from hqfkernels import Circuit, Input, Weight, ansatz, costs
+from hqfkernels import Circuit, Input, Weight, ansatz, costs, ops
 from hqfkernels.engines import fourier
 from hqfkernels.engines.fourier import MAX_TERMS, Grid, recipe
 from hqfkernels.program import Program, lower
@@ -179,6 +179,30 @@ def test_shared_angles_move_into_the_variables():
     with_inputs = [r.angle for r in plain.rotations if r.angle.inputs]
     assert sum(not angle.weights and not angle.constant for angle in with_inputs) == 2
     assert_agrees(circuit, *parameters(circuit, 17))
+
+
+def test_a_grid_of_states_that_no_kernel_holds(monkeypatch):
+    """Kernels would refuse the program, and name its text."""
+    circuit = Circuit(2).ry(Input(0), 0).crx(Weight(0), 0, 1).ry(Input(0) + Weight(1), 1)
+    program = Program.from_text(lowered(circuit).text)
+    grid = fourier._grid(program, fourier._dense(axes_of(program), program.n_outputs))
+    weights = torch.rand(3, 2, dtype=torch.float64)
+    wanted = grid.parameters(weights)
+    slopes = torch.randn_like(wanted)
+    wanted_slopes = grid.adjoint(slopes, weights)
+    ran = []
+
+    def noted(name, *arguments):
+        ran.append(name)
+        return plain[name](*arguments)
+
+    plain = dict(ops.PLAIN)
+    for name in plain:
+        monkeypatch.setitem(ops.PLAIN, name, partial(noted, name))
+    monkeypatch.setattr("hqfkernels.engines.gate.MAX_NATIVE_QUBITS", 1)
+    torch.testing.assert_close(grid.parameters(weights), wanted)
+    torch.testing.assert_close(grid.adjoint(slopes, weights), wanted_slopes)
+    assert [name for name in ran if name.startswith("gate")] == ["gate_forward", "gate_backward"]
 
 
 @pytest.mark.parametrize("value", [0.0, math.pi / 2, 1.0])
@@ -378,7 +402,7 @@ REFUSED = {
     "no common unit": (Circuit(1).ry(Input(0), 0).rx(Weight(0), 0).ry(math.sqrt(2) * Input(0), 0), "no common unit"),
     "too high a degree": (
         Circuit(1).ry(1500 * Input(0), 0).rx(Weight(0), 0).ry(Input(0), 0),
-        f"degree 1501 in input 0, more than {MAX_DEGREE}",
+        f"a degree of more than {MAX_DEGREE} in input 0",
     ),
     "too many terms": (ansatz.strongly_entangling(10, 4), f"590490 terms, more than {MAX_TERMS}"),
     "too many features": (many_features(8), f"6561 products of features, more than {MAX_FEATURES}"),

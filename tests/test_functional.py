@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 import hqfkernels as hqf
 from hqfkernels import Circuit, Input, Weight, ansatz, planner
-from hqfkernels.planner import MAX_NATIVE_QUBITS
+from hqfkernels.engines.gate import MAX_NATIVE_QUBITS
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -317,6 +317,33 @@ def test_large_registers_that_need_no_states(native):
     torch.testing.assert_close(hqf.expval(circuit, inputs), wanted)
     deep = hqf.ansatz.strongly_entangling(21, 6)
     assert hqf.explain(deep, torch.zeros(1, 21), torch.zeros(deep.n_weights)).backend == "reference"
+
+
+@pytest.mark.parametrize("factors", [(5e-324, 1.0), (1e-300, 1e300), (1e308, 1.0), (1e-310, 1e-310)])
+@pytest.mark.parametrize("function", [hqf.expval, hqf.probs])
+def test_factors_beyond_all_polynomials_are_simulated(function, factors):
+    circuit = Circuit(1).rx(factors[0] * Input(0) + Weight(0), 0).ry(factors[1] * Input(0), 0)
+    circuit.rx(factors[0] * Input(0), 0)
+    inputs, weights = torch.rand(3, 1, dtype=torch.float64), torch.rand(1, dtype=torch.float64)
+    wanted = function(circuit, inputs, weights, engine="gate")
+    torch.testing.assert_close(function(circuit, inputs, weights), wanted)
+    assert hqf.explain(circuit, inputs, weights).engine == "gate"
+    with pytest.raises(ValueError, match="engine 'fourier' refuses the circuit: "):
+        function(circuit, inputs, weights, engine="fourier")
+
+
+def test_without_kernels_large_registers_need_no_states_either():
+    code = (
+        "import torch, hqfkernels as hqf\n"
+        "circuit = hqf.ansatz.angle_encoding(30)\n"
+        "inputs = torch.randn(5, 30)\n"
+        "print(hqf.explain(circuit, inputs))\n"
+        "torch.testing.assert_close(hqf.expval(circuit, inputs), inputs.cos())\n"
+    )
+    environment = {**os.environ, "HQF_DISABLE_NATIVE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("engine fourier, backend reference\n")
+    assert "not gate: fourier is cheaper" in done.stdout
 
 
 def test_a_backend_that_is_not_there_is_refused():

@@ -574,3 +574,51 @@ def everything() -> list[torch.Tensor]:
             results.append(torch.ops.hqfkernels.gate_forward(*sample))
             results += torch.ops.hqfkernels.gate_backward(*backward_arguments(sample))
     return results
+
+
+# --- plain-torch implementations refuse what compiled ones refuse ---------------------------------------------------
+
+UNFIT = {
+    "complex inputs": ((3, 2), torch.complex64, (1,), torch.float32, 1, []),
+    "whole numbers": ((3, 2), torch.int64, (1,), torch.float32, 1, []),
+    "complex parameters": ((3, 2), torch.float32, (1,), torch.complex64, 1, []),
+    "too many inputs": ((3, 5), torch.float32, (1,), torch.float32, 1, []),
+    "too many parameters": ((3, 2), torch.float32, (7,), torch.float32, 1, []),
+    "more groups than samples": ((3, 2), torch.float32, (2, 3, 1), torch.float32, 1, []),
+    "groups that do not fit": ((3, 2), torch.float32, (5, 1), torch.float32, 1, []),
+    "no features": ((3, 2), torch.float32, (1,), torch.float32, 0, []),
+    "fewer features than none": ((3, 2), torch.float32, (1,), torch.float32, -1, []),
+    "more features than dimensions": ((3, 2), torch.float32, (1,), torch.float32, 9, []),
+    "no dimensions": ((), torch.float32, (1,), torch.float32, 1, []),
+    "an order of too few": ((3, 2), torch.float32, (1,), torch.float32, 1, [0]),
+    "an order with one twice": ((3, 2), torch.float32, (1,), torch.float32, 1, [0, 0]),
+    "an order of others": ((3, 2), torch.float32, (1,), torch.float32, 1, [0, 5]),
+}
+TWO_INPUTS = Circuit(2).ry(Input(0), 0).rx(Input(1), 1).cx(0, 1).ry(Weight(0), 0)
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_plain_operators_refuse_what_does_not_fit(case):
+    shape, dtype, own_shape, own_dtype, feature_dims, order = UNFIT[case]
+    inputs, weights = torch.ones(shape, dtype=dtype), torch.ones(own_shape, dtype=own_dtype)
+    text = lower(TWO_INPUTS.text, "expval")
+    with pytest.raises(RuntimeError):
+        ops.PLAIN["gate_forward"](inputs, weights, text, feature_dims, order)
+    with pytest.raises(RuntimeError):
+        ops.PLAIN["gate_backward"](torch.ones(3, 2), inputs, weights, text, feature_dims, order)
+
+
+@pytest.mark.parametrize("grad", [torch.ones(3, 5), torch.ones(4, 2), torch.ones(3, 2, dtype=torch.cfloat)])
+def test_plain_operators_refuse_gradients_of_other_results(grad):
+    text = lower(TWO_INPUTS.text, "expval")
+    with pytest.raises(RuntimeError, match="gradient"):
+        ops.PLAIN["gate_backward"](grad, torch.ones(3, 2), torch.ones(1), text, 1, [])
+
+
+def test_parameters_of_what_has_none():
+    amplitudes = lower(Circuit(1).amplitudes().ry(Weight(0), 0).text, "expval")
+    for text, reason in (("x", "unknown format"), (amplitudes, "amplitude encoding")):
+        with pytest.raises(RuntimeError, match=reason):
+            torch.ops.hqfkernels.fourier_parameters(torch.ones(1), text)
+        with pytest.raises(RuntimeError, match=reason):
+            torch.ops.hqfkernels.fourier_parameters_backward(torch.ones(1), torch.ones(1), text)

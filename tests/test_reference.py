@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from hqfkernels import ansatz
+from hqfkernels import ansatz, ops
 from hqfkernels.circuit import GATES, Angle, Circuit, Input, Weight
+from hqfkernels.program import lower
 from hqfkernels.reference import circuit as reference
 from tests import oracles
 
@@ -220,3 +221,18 @@ def test_forward_mode_in_every_dtype(seed, batch, function, mode, dtypes):
     assert actual.dtype in (*dtypes, torch.float32)
     tolerance = (2e-2 if torch.float16 in dtypes else 1e-5) * max(1.0, wanted.abs().max().item())
     torch.testing.assert_close(actual.double(), wanted, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("angle", [1e10 / 3, -1e20, 1e39, 1e300])
+def test_constant_angles_of_any_size_in_float32(angle):
+    circuit = Circuit(2).ry(Input(0), 0).rx(angle, 0).cx(0, 1).crx(angle, 1, 0).p(0.7 * angle, 1).ry(1.0, 1)
+    inputs, weights = torch.rand(3, 1), torch.empty(0)
+    wanted = reference.probs(circuit, inputs.double(), weights)
+    torch.testing.assert_close(reference.probs(circuit, inputs, weights).double(), wanted, rtol=0, atol=1e-6)
+    plain = ops.PLAIN["gate_forward"](inputs, weights, lower(circuit.text, "probs"), 1, [])
+    torch.testing.assert_close(plain.double(), wanted, rtol=0, atol=1e-6)
+
+
+def test_factors_beyond_float32_give_nan():
+    circuit = Circuit(1).ry(1e300 * Input(0), 0).rx(-1e300 * Weight(0), 0)
+    assert reference.probs(circuit, torch.rand(3, 1), torch.rand(1)).isnan().all()

@@ -8,7 +8,7 @@ and `hqfkernels.ops` contracts them with the batch. See `hqfkernels.series` and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hqfkernels import costs, ops
 from hqfkernels.circuit import Circuit
+from hqfkernels.engines import gate
 from hqfkernels.ops import derivatives
 from hqfkernels.program import Measurement, Program, lower
 from hqfkernels.propagation import Propagation, propagate
@@ -67,7 +68,8 @@ class Grid:
         """(*g, n_parameters) for weights (*g, n_weights)."""
         points, first, second, kept, shift_constants, shift_factors = _tensors(self, weights.device)
         points = points.expand(*weights.shape[:-1], *points.shape)
-        values = torch.ops.hqfkernels.gate_forward(points, weights.unsqueeze(-2), self.program, 1, [])
+        run = self._gate_operator("gate_forward", weights.is_cuda)
+        values = run(points, weights.unsqueeze(-2), self.program, 1, [])
         halves = values.mT.unflatten(-1, (len(first), len(second)))
         table = _product(_product(halves, second.mT).mT, first.mT).mT.flatten(-3)
         shifts = _product(weights, shift_factors.mT) + shift_constants
@@ -83,10 +85,14 @@ class Grid:
         table = table.unflatten(-1, (n_outputs, len(first), len(second)))
         halves = _product(_product(table, second).mT, first).mT
         points = points.expand(*weights.shape[:-1], *points.shape)
-        _, grad_weights = torch.ops.hqfkernels.gate_backward(
-            halves.flatten(-2).mT, points, weights.unsqueeze(-2), self.program, 1, []
-        )
+        run = self._gate_operator("gate_backward", weights.is_cuda)
+        _, grad_weights = run(halves.flatten(-2).mT, points, weights.unsqueeze(-2), self.program, 1, [])
         return grad_weights.squeeze(-2) + _product(shift_slopes, shift_factors)
+
+    def _gate_operator(self, name: str, on_gpu: bool) -> Callable[..., Any]:
+        """The operator, or its plain-torch form for registers that no kernel takes."""
+        too_large = Program.from_text(self.program).n_qubits > gate.max_qubits(on_gpu, double=True)
+        return ops.PLAIN[name] if too_large else getattr(torch.ops.hqfkernels, name)
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
@@ -200,19 +206,27 @@ torch.library.define("hqfkernels::fourier_parameters", "(Tensor weights, str pro
 torch.library.define("hqfkernels::fourier_parameters_backward", "(Tensor grad, Tensor weights, str program) -> Tensor")
 
 
+def _recipe(program: str) -> Recipe:
+    """`recipe`; RuntimeError, as from any operator, for a text that has none."""
+    try:
+        return recipe(program)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
+
+
 @torch.library.impl("hqfkernels::fourier_parameters", "CompositeExplicitAutograd")
 def _parameters(weights: Tensor, program: str) -> Tensor:
-    return recipe(program).parameters(weights.double())
+    return _recipe(program).parameters(weights.double())
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters")
 def _parameters_fake(weights: Tensor, program: str) -> Tensor:
-    return weights.new_empty((*weights.shape[:-1], recipe(program).polynomials.n_parameters), dtype=torch.float64)
+    return weights.new_empty((*weights.shape[:-1], _recipe(program).polynomials.n_parameters), dtype=torch.float64)
 
 
 @torch.library.impl("hqfkernels::fourier_parameters_backward", "CompositeExplicitAutograd")
 def _parameters_backward(grad: Tensor, weights: Tensor, program: str) -> Tensor:
-    return recipe(program).adjoint(grad, weights.double()).to(weights.dtype)
+    return _recipe(program).adjoint(grad, weights.double()).to(weights.dtype)
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters_backward")

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hqfkernels.backends import cuda
 from hqfkernels.blocks import Blocks
 from hqfkernels.circuit import Angle, Circuit, Gate
 from hqfkernels.ops import derivatives
 from hqfkernels.program import Measurement, lower
 from hqfkernels.static import static
+
+MAX_NATIVE_QUBITS = 20
+"""The CPU kernels hold two states per lane in memory; above this they refuse."""
 
 SHARED_SAMPLES = 8
 """With fewer samples than this to a set of weights, the weights are handled as inputs: a lane each."""
@@ -38,6 +42,13 @@ def forward(
         text = _program(circuit.text, measurement)
     result: Tensor = derivatives.call("gate_forward", inputs, weights, text, feature_dims, list(output_order))
     return result
+
+
+def max_qubits(on_gpu: bool, double: bool) -> int:
+    """The largest register that the compiled kernels take on a device, in double precision or not."""
+    if on_gpu:
+        return cuda.MAX_QUBITS_DOUBLE if double else cuda.MAX_QUBITS
+    return MAX_NATIVE_QUBITS
 
 
 def own_weights(batch: Sequence[int], sets: Sequence[int]) -> bool:

@@ -62,6 +62,8 @@ class _Reference(Protocol):
         """Gradients in inputs and parameters."""
 
 
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 PLAIN: dict[str, Callable[..., Any]] = {}
 """The plain-torch implementations by operator, for a backend that cannot take every call."""
 
@@ -82,6 +84,25 @@ def _read(recipe_type: type[_Recipe], text: str) -> _Recipe:
         return recipe_type.from_text(text)
     except ValueError as error:
         raise RuntimeError(str(error)) from None
+
+
+def _check_call(recipe: Any, inputs: Tensor, parameters: Tensor, feature_dims: int) -> None:
+    """Raises RuntimeError, as compiled operators do, for tensors that are not what the recipe takes."""
+    for dtype in (inputs.dtype, parameters.dtype):
+        if dtype not in _DTYPES:
+            raise RuntimeError(f"engine: expected float64, float32, float16 or bfloat16, got {dtype}")
+    batch_dims = inputs.dim() - feature_dims
+    if feature_dims < 1 or batch_dims < 0 or not 1 <= parameters.dim() <= batch_dims + 1:
+        raise RuntimeError("engine: ranks of inputs and parameters do not fit")
+    n_parameters = recipe.n_parameters if isinstance(recipe, Series) else recipe.n_weights
+    if inputs.shape[batch_dims:].numel() != recipe.n_inputs or parameters.shape[-1] != n_parameters:
+        raise RuntimeError("engine: inputs or parameters do not have the sizes that the text tells")
+
+
+def _check_order(order: Sequence[int], ranks: Sequence[int]) -> None:
+    """Raises RuntimeError if ``order`` does not list all dimensions of a tensor of one of these ranks."""
+    if order and (len(order) not in ranks or sorted(order) != list(range(len(order)))):
+        raise RuntimeError(f"engine: {list(order)} is no order of a result's dimensions")
 
 
 def empty_ordered(like: Tensor, shape: Sequence[int], order: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -155,11 +176,15 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
         return empty_ordered(inputs, shape, order, compute_dtype(inputs))
 
     def plain_forward(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
+        recipe: Any = _read(recipe_type, text)
         dtype = compute_dtype(inputs)
-        flat = inputs.to(dtype).flatten(inputs.dim() - feature_dims)
+        _check_call(recipe, inputs, parameters, feature_dims)
+        batch_dims = inputs.dim() - feature_dims
+        _check_order(order, (batch_dims + 1, inputs.dim(), inputs.dim() + 1))
+        flat = inputs.to(dtype).flatten(batch_dims)
         result = output(inputs, parameters, text, feature_dims, order)
         with exact(inputs):
-            values = reference.forward(_read(recipe_type, text), flat, parameters.to(dtype))
+            values = reference.forward(recipe, flat, parameters.to(dtype))
         return result.copy_(values.view(result.shape))
 
     @torch.library.register_fake(backward)
@@ -172,13 +197,17 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
     def plain_backward(
         grad: Tensor, inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
+        recipe: Any = _read(recipe_type, text)
         dtype = compute_dtype(inputs)
+        _check_call(recipe, inputs, parameters, feature_dims)
+        _check_order(order, (inputs.dim(),))
         batch_dims = inputs.dim() - feature_dims
+        batch, outputs = grad.shape[:batch_dims], grad.shape[batch_dims:]
+        if grad.dtype not in _DTYPES or batch != inputs.shape[:batch_dims] or outputs.numel() != recipe.n_outputs:
+            raise RuntimeError(f"engine: a gradient {tuple(grad.shape)}, {grad.dtype}, does not fit the result")
         flat, slope = inputs.to(dtype).flatten(batch_dims), grad.to(dtype).flatten(batch_dims)
         with exact(inputs):
-            along_inputs, along_parameters = reference.backward(
-                _read(recipe_type, text), slope, flat, parameters.to(dtype)
-            )
+            along_inputs, along_parameters = reference.backward(recipe, slope, flat, parameters.to(dtype))
         grad_inputs, grad_parameters = gradients(grad, inputs, parameters, text, feature_dims, order)
         return grad_inputs.copy_(along_inputs.view(inputs.shape)), grad_parameters.copy_(along_parameters)
 

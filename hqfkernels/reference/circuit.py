@@ -10,6 +10,7 @@ float64, all others in float32, whatever the dtype of the weights.
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -98,14 +99,21 @@ def _angle(angle: Angle, inputs: Tensor, weights: Tensor) -> Tensor:
     """
 
     def number(value: float) -> Tensor:
+        if abs(value) > torch.finfo(inputs.dtype).max:
+            value = math.copysign(math.inf, value)
         return torch.full((), value, dtype=inputs.dtype, device=inputs.device)
 
-    value = number(angle.constant)
+    value = number(within_turns(angle.constant))
     for k, coefficient in angle.inputs:
         value = value + number(coefficient) * inputs[..., k]
     for k, coefficient in angle.weights:
         value = value + number(coefficient) * weights[..., k]
     return value
+
+
+def within_turns(angle: float) -> float:
+    """The same angle within two turns, whatever its size: all gates repeat after two, and float32 holds it well."""
+    return 2 * math.atan2(math.sin(angle / 2), math.cos(angle / 2))
 
 
 def gate_matrix(name: str, angles: list[Tensor], like: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hqfkernels.reference.circuit import within_turns
+
 
 def _parity(n_qubits: int, mask: int, device: torch.device) -> Tensor:
     """(2**n,) of +1 / -1: (-1) to the number of bits that an index shares with ``mask``."""
@@ -33,7 +35,7 @@ def _apply_pauli(state: Tensor, n_qubits: int, x: int, z: int) -> Tensor:
 
 def _angle(angle: Any, inputs: Tensor, weights: Tensor) -> Tensor:
     """The angle's value in radians, shape of the batch (or broadcastable to it)."""
-    value = inputs.new_full((), angle.constant)
+    value = inputs.new_full((), within_turns(angle.constant))
     for k, c in angle.inputs:
         value = value + c * inputs[..., k]
     for k, c in angle.weights:
