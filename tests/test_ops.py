@@ -597,22 +597,28 @@ UNFIT = {
 TWO_INPUTS = Circuit(2).ry(Input(0), 0).rx(Input(1), 1).cx(0, 1).ry(Weight(0), 0)
 
 
+def implementation(kind: str, name: str):
+    return ops.PLAIN[name] if kind == "plain" else getattr(torch.ops.hqfkernels, name)
+
+
+@pytest.mark.parametrize("kind", ["plain", "compiled"])
 @pytest.mark.parametrize("case", UNFIT)
-def test_plain_operators_refuse_what_does_not_fit(case):
+def test_operators_refuse_what_does_not_fit(case, kind, native):
     shape, dtype, own_shape, own_dtype, feature_dims, order = UNFIT[case]
     inputs, weights = torch.ones(shape, dtype=dtype), torch.ones(own_shape, dtype=own_dtype)
     text = lower(TWO_INPUTS.text, "expval")
     with pytest.raises(RuntimeError):
-        ops.PLAIN["gate_forward"](inputs, weights, text, feature_dims, order)
+        implementation(kind, "gate_forward")(inputs, weights, text, feature_dims, order)
     with pytest.raises(RuntimeError):
-        ops.PLAIN["gate_backward"](torch.ones(3, 2), inputs, weights, text, feature_dims, order)
+        implementation(kind, "gate_backward")(torch.ones(3, 2), inputs, weights, text, feature_dims, order)
 
 
 @pytest.mark.parametrize("grad", [torch.ones(3, 5), torch.ones(4, 2), torch.ones(3, 2, dtype=torch.cfloat)])
-def test_plain_operators_refuse_gradients_of_other_results(grad):
+@pytest.mark.parametrize("kind", ["plain", "compiled"])
+def test_operators_refuse_gradients_of_other_results(grad, kind, native):
     text = lower(TWO_INPUTS.text, "expval")
-    with pytest.raises(RuntimeError, match="gradient"):
-        ops.PLAIN["gate_backward"](grad, torch.ones(3, 2), torch.ones(1), text, 1, [])
+    with pytest.raises(RuntimeError, match="gradient" if kind == "plain" else ""):
+        implementation(kind, "gate_backward")(grad, torch.ones(3, 2), torch.ones(1), text, 1, [])
 
 
 def test_parameters_of_what_has_none():

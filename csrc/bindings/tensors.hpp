@@ -74,6 +74,11 @@ inline Dims sizes(const Tensor& tensor) { return {tensor.sizes().begin(), tensor
 // contiguous if `order` is empty. No view of another one, which autograd would not let anyone change in place.
 inline Tensor empty(const Tensor& like, const Dims& shape, const Dims& order, ScalarType type) {
   if (order.empty()) return torch::stable::new_empty(like, shape, type);
+  Dims sorted = order;
+  std::ranges::sort(sorted);
+  Dims dims(shape.size());
+  std::iota(dims.begin(), dims.end(), int64_t{0});
+  STD_TORCH_CHECK(sorted == dims, "engine: the order does not list the dimensions of the result");
   Dims strides(shape.size());
   int64_t step = 1;
   for (auto d = order.rbegin(); d != order.rend(); ++d) {
@@ -90,6 +95,8 @@ inline Tensor empty(const Tensor& like, const Dims& shape, const Dims& order, Sc
 
 // What <engine>_forward returns, uninitialised: see hqfkernels/ops.
 inline Tensor empty_output(const Tensor& inputs, int64_t n_outputs, int64_t feature_dims, const Dims& order) {
+  STD_TORCH_CHECK(0 < feature_dims && feature_dims <= inputs.dim(), "engine: expected 1 to ", inputs.dim(),
+                  " dimensions of features, got ", feature_dims);
   Dims shape = sizes(inputs);
   const auto features = shape.end() - feature_dims;
   if (static_cast<int64_t>(order.size()) <= features - shape.begin() + 1) {

@@ -240,8 +240,8 @@ def _angle(value: Any, parameters: dict[str, Angle], where: str) -> Angle:
 def _terms(value: ParameterExpression) -> list[tuple[Any, str]] | None:
     """The terms of an expression, each a constant and a parameter's name, or none; None if it is not affine."""
     try:
-        # Twice, and half of it: of an expression that comes down to one parameter, such as ``0 * t + u``, Qiskit makes a
-        # symbol of any of those that it was written with.
+        # Twice, and half of it: of an expression that comes down to one parameter, such as ``0 * t + u``, Qiskit makes
+        # a symbol of any of those that it was written with.
         expression = (2 * value).sympify() / 2
     except Exception:  # of many kinds, for what Qiskit does not tell SymPy, such as 2 ** t
         return None

@@ -140,7 +140,8 @@ def test_affine_expressions(expression, expected):
 @pytest.mark.parametrize(
     "expression",
     [1 / T, 2 / T + T, T**-1, T.log(), T.exp(), T.sin(), T.cos(), T.tan(), T.arcsin(), T.arccos(), T.arctan(), T.abs(),
-     T.sign(), T.conjugate(), T * U, T * T, T / U, T**2, T**0.5, 2**T, T**U, (T**2) ** 0.5, T.abs() * T.sign(), 3 * 2**T, (2**T).sin(),
+     T.sign(), T.conjugate(), T * U, T * T, T / U, T**2, T**0.5, 2**T, T**U, (T**2) ** 0.5, T.abs() * T.sign(),
+     3 * 2**T, (2**T).sin(),
      T.sign() * T.sign() * T,
      T.sin() * T.sin() + T.cos() * T.cos(), T.exp().log(), U + T * 1e-12 * T, (T - 1) * (T - 2),
      T + (T - 0.5).sign(), T.abs() - T],
