@@ -163,7 +163,9 @@ def axes_of(program: Program) -> tuple[Axis, ...]:
         if axes[-1].degree > MAX_DEGREE:
             raise ValueError(f"the circuit's polynomials have a degree of more than {MAX_DEGREE} in input {k}")
     if max(products := halves(tuple(axes))) > MAX_PRODUCTS:
-        raise ValueError(f"half of its inputs have {max(products)} products of features, more than {MAX_PRODUCTS}")
+        raise ValueError(
+            f"half of the circuit's inputs have {max(products)} products of features, more than {MAX_PRODUCTS}"
+        )
     return tuple(axes)
 
 

@@ -27,7 +27,9 @@ class _Member(nn.Module):
     def __init__(self, polynomials: Polynomials, parameters: Tensor) -> None:
         super().__init__()
         if max(products := halves(polynomials.axes)) > MAX_FEATURES:  # all are computed
-            raise ValueError(f"half of its inputs have {max(products)} products of features, more than {MAX_FEATURES}")
+            raise ValueError(
+                f"half of the circuit's inputs have {max(products)} products of features, more than {MAX_FEATURES}"
+            )
         self.degrees = [axis.degree for axis in polynomials.axes]
         self.split = polynomials.split
         pairs = sorted({term for terms in polynomials.terms for term in terms})
@@ -98,13 +100,13 @@ class PolynomialLayer(nn.Module):
                 raise ValueError(f"weights: expected shape {(circuit.n_weights,)}, got {tuple(own.shape)}")
         self.n_inputs = circuits[0].n_inputs
         self.from_half = all(own.dtype in HALF for own in weights)
+        members = fourier.series(tuple(circuit.text for circuit in circuits), "expval").members  # or the refusal
         dtype = torch.float64 if weights[0].dtype == torch.float64 else torch.float32
         with torch.no_grad():
             parameters = [
                 fourier.parameters((circuit,), (own.detach().cpu(),)).to(own.device, dtype)
                 for circuit, own in zip(circuits, weights, strict=True)
             ]
-        members = fourier.series(tuple(circuit.text for circuit in circuits), "expval").members
         self.members = nn.ModuleList(_Member(*pair) for pair in zip(members, parameters, strict=True))
 
     def forward(self, inputs: Tensor) -> Tensor:
