@@ -35,9 +35,9 @@ CONSTANTS: dict[str, float] = {
     "propagation entry": 4.0,  # of a collection
     "character": 0.92,  # of the texts that go with a call
     "grid call": 2.7e5,
-    "unitary call": 1.9e6,
-    "unitary amplitude": 17.0,  # of the states, in memory
-    "unitary product": 0.032,  # multiply-add of matrices
+    "unitary call": 1.2e6,
+    "unitary amplitude": 7.9,  # of the states, in memory
+    "unitary product": 0.029,  # multiply-add of matrices
     "double": 2.0,  # how much longer a circuit takes in double precision
 }
 
