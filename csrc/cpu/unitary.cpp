@@ -12,9 +12,6 @@
 namespace hqf::HQF_ARCH {
 namespace {
 
-constexpr int kHalf =
-    kTileVectors / 2;  // of a panel are real parts, the other half the imaginary parts of the same states
-
 constexpr int64_t kChunkNumbers = 1 << 16;            // of a chunk of samples: they stay in the cache
 constexpr int64_t kMostRows = 384, kFewestRows = 48;  // of a chunk
 constexpr int64_t kChunks = 16;                       // at least, where there are samples enough
