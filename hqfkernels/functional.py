@@ -24,7 +24,6 @@ from hqfkernels.reference import circuit as _reference
 from hqfkernels.static import static
 
 HALF = (torch.float16, torch.bfloat16)
-INPUT_DTYPES = (torch.float64, torch.float32, *HALF)
 
 EXPORTED_SAMPLES = 4096
 """`torch.export` leaves the batch open; "auto" chooses an engine for a batch of this size there."""
@@ -213,7 +212,7 @@ def check_tensor(value: object, what: str) -> None:
     """Raises TypeError if ``value`` is not a dense tensor of a floating dtype that is known."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{what}: expected a torch.Tensor, got {type(value).__name__}")
-    if value.dtype not in INPUT_DTYPES:
+    if value.dtype not in ops.DTYPES:
         raise TypeError(f"{what}: expected float64, float32, float16 or bfloat16, got {value.dtype}")
     if value.layout != torch.strided or value.is_nested:
         layout = "a nested tensor" if value.is_nested else value.layout

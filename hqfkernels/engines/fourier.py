@@ -206,27 +206,21 @@ torch.library.define("hqfkernels::fourier_parameters", "(Tensor weights, str pro
 torch.library.define("hqfkernels::fourier_parameters_backward", "(Tensor grad, Tensor weights, str program) -> Tensor")
 
 
-def _recipe(program: str) -> Recipe:
-    """`recipe`; RuntimeError, as from any operator, for a text that has none."""
-    try:
-        return recipe(program)
-    except ValueError as error:
-        raise RuntimeError(str(error)) from None
-
-
 @torch.library.impl("hqfkernels::fourier_parameters", "CompositeExplicitAutograd")
 def _parameters(weights: Tensor, program: str) -> Tensor:
-    return _recipe(program).parameters(weights.double())
+    return ops.read(recipe, program).parameters(weights.double())
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters")
 def _parameters_fake(weights: Tensor, program: str) -> Tensor:
-    return weights.new_empty((*weights.shape[:-1], _recipe(program).polynomials.n_parameters), dtype=torch.float64)
+    return weights.new_empty(
+        (*weights.shape[:-1], ops.read(recipe, program).polynomials.n_parameters), dtype=torch.float64
+    )
 
 
 @torch.library.impl("hqfkernels::fourier_parameters_backward", "CompositeExplicitAutograd")
 def _parameters_backward(grad: Tensor, weights: Tensor, program: str) -> Tensor:
-    return _recipe(program).adjoint(grad, weights.double()).to(weights.dtype)
+    return ops.read(recipe, program).adjoint(grad, weights.double()).to(weights.dtype)
 
 
 @torch.library.register_fake("hqfkernels::fourier_parameters_backward")

@@ -49,7 +49,8 @@ from hqfkernels.propagation import Propagation
 from hqfkernels.reference import propagation, rotations, series
 from hqfkernels.series import Series
 
-_Recipe = TypeVar("_Recipe", Program, Series, Blocks, Propagation)
+_Recipe = TypeVar("_Recipe", Program, Series, Blocks)
+_Read = TypeVar("_Read")
 
 
 class _Reference(Protocol):
@@ -62,7 +63,8 @@ class _Reference(Protocol):
         """Gradients in inputs and parameters."""
 
 
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""What inputs, parameters and gradients may be."""
 
 PLAIN: dict[str, Callable[..., Any]] = {}
 """The plain-torch implementations by operator, for a backend that cannot take every call."""
@@ -78,10 +80,10 @@ def exact(like: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(like.device.type, enabled=False)
 
 
-def _read(recipe_type: type[_Recipe], text: str) -> _Recipe:
-    """What ``text`` says; as in compiled operators, RuntimeError if it says nothing that can be read."""
+def read(reader: Callable[[str], _Read], text: str) -> _Read:
+    """What ``text`` says to ``reader``; as in compiled operators, RuntimeError if it refuses the text."""
     try:
-        return recipe_type.from_text(text)
+        return reader(text)
     except ValueError as error:
         raise RuntimeError(str(error)) from None
 
@@ -89,7 +91,7 @@ def _read(recipe_type: type[_Recipe], text: str) -> _Recipe:
 def _check_call(recipe: Any, inputs: Tensor, parameters: Tensor, feature_dims: int) -> None:
     """Raises RuntimeError, as compiled operators do, for tensors that are not what the recipe takes."""
     for dtype in (inputs.dtype, parameters.dtype):
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise RuntimeError(f"engine: expected float64, float32, float16 or bfloat16, got {dtype}")
     batch_dims = inputs.dim() - feature_dims
     if feature_dims < 1 or batch_dims < 0 or not 1 <= parameters.dim() <= batch_dims + 1:
@@ -171,12 +173,12 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
 
     @torch.library.register_fake(forward)
     def output(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-        recipe: Any = _read(recipe_type, text)
+        recipe: Any = read(recipe_type.from_text, text)
         shape = output_shape(inputs, recipe.n_outputs, feature_dims, order)
         return empty_ordered(inputs, shape, order, compute_dtype(inputs))
 
     def plain_forward(inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]) -> Tensor:
-        recipe: Any = _read(recipe_type, text)
+        recipe: Any = read(recipe_type.from_text, text)
         dtype = compute_dtype(inputs)
         _check_call(recipe, inputs, parameters, feature_dims)
         batch_dims = inputs.dim() - feature_dims
@@ -197,13 +199,13 @@ def _declare(engine: str, recipe_type: type[_Recipe], reference: _Reference) -> 
     def plain_backward(
         grad: Tensor, inputs: Tensor, parameters: Tensor, text: str, feature_dims: int, order: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        recipe: Any = _read(recipe_type, text)
+        recipe: Any = read(recipe_type.from_text, text)
         dtype = compute_dtype(inputs)
         _check_call(recipe, inputs, parameters, feature_dims)
         _check_order(order, (inputs.dim(),))
         batch_dims = inputs.dim() - feature_dims
         batch, outputs = grad.shape[:batch_dims], grad.shape[batch_dims:]
-        if grad.dtype not in _DTYPES or batch != inputs.shape[:batch_dims] or outputs.numel() != recipe.n_outputs:
+        if grad.dtype not in DTYPES or batch != inputs.shape[:batch_dims] or outputs.numel() != recipe.n_outputs:
             raise RuntimeError(f"engine: a gradient {tuple(grad.shape)}, {grad.dtype}, does not fit the result")
         flat, slope = inputs.to(dtype).flatten(batch_dims), grad.to(dtype).flatten(batch_dims)
         with exact(inputs):
@@ -280,9 +282,9 @@ torch.library.define("hqfkernels::propagation_backward", "(Tensor grad, Tensor w
 
 @torch.library.impl("hqfkernels::propagation_forward", "CompositeExplicitAutograd")
 def _propagate(weights: Tensor, text: str) -> Tensor:
-    return propagation.forward(_read(Propagation, text), weights)
+    return propagation.forward(read(Propagation.from_text, text), weights)
 
 
 @torch.library.impl("hqfkernels::propagation_backward", "CompositeExplicitAutograd")
 def _propagate_back(grad: Tensor, weights: Tensor, text: str) -> Tensor:
-    return propagation.backward(_read(Propagation, text), grad, weights)
+    return propagation.backward(read(Propagation.from_text, text), grad, weights)
